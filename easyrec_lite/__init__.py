@@ -1,0 +1,1 @@
+"""easyrec_lite: recommender models from a config file, on today's TensorFlow."""
