@@ -1,0 +1,24 @@
+"""Embedding tables: the fused collection that owns them and the sparse optimizers that update them."""
+
+from easyrec_lite.embeddings.collection import EmbeddingCollection, Plan
+from easyrec_lite.embeddings.optimizers import Adagrad, Adam, RowOptimizer, build_row_optimizer
+from easyrec_lite.embeddings.requests import Concat, Pooled, Request, Sequence, SequenceOutput
+from easyrec_lite.embeddings.tables import TableSpec, table_initializer
+from easyrec_lite.embeddings.views import TableView
+
+__all__ = [
+    "Adagrad",
+    "Adam",
+    "Concat",
+    "EmbeddingCollection",
+    "Plan",
+    "Pooled",
+    "Request",
+    "RowOptimizer",
+    "Sequence",
+    "SequenceOutput",
+    "TableSpec",
+    "TableView",
+    "build_row_optimizer",
+    "table_initializer",
+]

@@ -1,0 +1,178 @@
+"""Group tensors: the outputs of the embedding collection put together as the feature groups name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from easyrec_lite.embeddings import SequenceOutput
+from easyrec_lite.layers import MLP, SequenceAttention, TargetAttention, TextCNN
+from easyrec_lite.models.layout import AttentionSpec, GroupLayout, Piece
+from easyrec_lite.protos import feature_pb2, layer_pb2
+
+_DEFAULT_ATTENTION_UNITS = (128, 64, 32, 1)  # as in EasyRec
+
+
+class History(NamedTuple):
+    """A target and a behaviour history, for models that attend themselves.
+
+    Attributes:
+        query: `[B, D]`.
+        keys: `[N, D]`, the steps of all rows one after the other.
+        row_splits: `[B + 1]`.
+    """
+
+    query: tf.Tensor
+    keys: tf.Tensor
+    row_splits: tf.Tensor
+
+
+GroupInput = tf.Tensor | tuple[History, ...]
+
+
+def mlp_from_config(config: layer_pb2.MLP, name: str, linear_end: bool = False) -> MLP:
+    """The layer that an `MLP` (EasyRec's DNN) message describes.
+
+    Args:
+        config: the message.
+        name: of the layer.
+        linear_end: the last layer is a plain linear one, without normalisation, activation and dropout.
+    """
+    bn_after = config.use_bn_after_activation if config.HasField("use_bn_after_activation") else False
+    return MLP(
+        tuple(config.hidden_units),
+        dropout_ratio=tuple(config.dropout_ratio),
+        activation=config.activation,
+        use_bn=config.use_bn,
+        use_bn_after_activation=bn_after,
+        name=name,
+    )
+
+
+def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
+    """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied."""
+    units = list(config.hidden_units) or list(_DEFAULT_ATTENTION_UNITS)
+    if units[-1] == 1:
+        units.pop()
+    return TargetAttention(tuple(units), activation=config.activation, name=name)
+
+
+class FeatureGroups(keras.layers.Layer):
+    """Makes the group tensors `[B, width]` of all layouts.
+
+    Owns what lies between tables and model: projections of numeric features, sequence combiners, target attention
+    of `sequence_features`.
+    """
+
+    def __init__(self, layouts: Mapping[str, GroupLayout], features: Mapping[str, feature_pb2.FeatureConfig]) -> None:
+        super().__init__(name="groups")
+        self.layouts = dict(layouts)
+        self._features = dict(features)
+        # By name, once each: groups that share a feature share its layer.
+        self.parts: dict[str, keras.layers.Layer] = {}
+        for layout in layouts.values():
+            for piece in layout.pieces:
+                name = self._part_name(layout, piece)
+                if name and name not in self.parts:
+                    self.parts[name] = self._part(piece, name)
+        self._text_mlps = {
+            name: mlp_from_config(config.sequence_combiner.text_cnn.mlp, f"{name}_text_mlp")
+            for name, config in self._features.items()
+            if config.sequence_combiner.text_cnn.HasField("mlp") and f"{name}_combiner" in self.parts
+        }
+
+    def call(
+        self,
+        outputs: list[tf.Tensor | SequenceOutput],
+        numbers: dict[str, tf.Tensor],
+        training: bool = False,
+    ) -> dict[str, GroupInput]:
+        """Group tensors by name.
+
+        Args:
+            outputs: of the collection, in the order of its requests.
+            numbers: numeric features `[B, D]` by name.
+            training: as in Keras.
+        """
+        groups: dict[str, GroupInput] = {}
+        for layout in self.layouts.values():
+            if layout.histories:
+                groups[layout.name] = tuple(History(*_history(spec, outputs)) for spec in layout.histories)
+                continue
+            parts = [self._tensor(layout, piece, outputs, numbers, training) for piece in layout.pieces]
+            groups[layout.name] = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+        return groups
+
+    def _tensor(
+        self,
+        layout: GroupLayout,
+        piece: Piece,
+        outputs: list[tf.Tensor | SequenceOutput],
+        numbers: dict[str, tf.Tensor],
+        training: bool,
+    ) -> tf.Tensor:
+        if piece.kind == "lookup":
+            return outputs[piece.request]
+        if piece.kind == "numbers":
+            return numbers[piece.feature]
+        part = self.parts[self._part_name(layout, piece)]
+        if piece.kind == "projection":
+            return part(numbers[piece.feature])
+        if piece.kind == "combiner":
+            steps = outputs[piece.request]
+            pooled = part(steps.values, steps.row_splits)
+            mlp = self._text_mlps.get(piece.feature)
+            return pooled if mlp is None else mlp(pooled, training=training)
+        assert piece.attention is not None
+        query, keys, row_splits = _history(piece.attention, outputs)
+        pooled = part(query, keys, row_splits, training=training)
+        return tf.concat([pooled, query], axis=1) if piece.attention.config.need_key_feature else pooled
+
+    def _part(self, piece: Piece, name: str) -> keras.layers.Layer:
+        if piece.kind == "projection":
+            # EasyRec's table with one row per input column, weighted by the value: the same sum as a matrix product.
+            stddev = piece.width**-0.5
+            initial = keras.initializers.TruncatedNormal(stddev=stddev)
+            return keras.layers.Dense(piece.width, use_bias=False, kernel_initializer=initial, name=name)
+        if piece.kind == "combiner":
+            combiner = self._features[piece.feature].sequence_combiner
+            if combiner.WhichOneof("combiner") == "text_cnn":
+                cnn = combiner.text_cnn
+                return TextCNN(
+                    tuple(cnn.filter_sizes),
+                    tuple(cnn.num_filters),
+                    cnn.pad_sequence_length,
+                    activation=cnn.activation,
+                    name=name,
+                )
+            return SequenceAttention(name=name)
+        assert piece.attention is not None
+        return attention_from_config(piece.attention.config.seq_dnn, name)
+
+    @staticmethod
+    def _part_name(layout: GroupLayout, piece: Piece) -> str:
+        if piece.kind == "projection":
+            return f"{piece.feature}_wide_projection" if layout.wide else f"{piece.feature}_projection"
+        if piece.kind == "combiner":
+            return f"{piece.feature}_combiner"
+        return f"{layout.name}_{piece.slots[0].name}_attention" if piece.kind == "attention" else ""
+
+
+def _history(
+    spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Query `[B, D]`, keys `[N, D]` and row_splits of one attention map; a shorter target is padded with zeros."""
+    keys = [outputs[place] for place in spec.keys]
+    query = keys[0] if len(keys) == 1 else tf.concat(keys, axis=1)
+    if spec.key_width < spec.history_width:
+        query = tf.pad(query, [[0, 0], [0, spec.history_width - spec.key_width]])
+    steps = [outputs[place] for place in spec.history]
+    if len(steps) > 1:
+        message = f"The histories of {spec.name!r} have different lengths in some row; the steps of one map go together."
+        for other in steps[1:]:
+            tf.debugging.assert_equal(steps[0].row_splits, other.row_splits, message=message)
+    values = steps[0].values if len(steps) == 1 else tf.concat([step.values for step in steps], axis=1)
+    return query, values, steps[0].row_splits

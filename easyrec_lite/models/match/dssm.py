@@ -1,0 +1,98 @@
+"""DSSM: a user tower and an item tower whose similarity is the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import tensorflow as tf
+
+from easyrec_lite import losses
+from easyrec_lite.config import Problem
+from easyrec_lite.layers import Similarity, apply
+from easyrec_lite.models.base import Model, Targets, require_groups
+from easyrec_lite.models.groups import GroupInput, mlp_from_config
+from easyrec_lite.models.layout import GroupLayout
+from easyrec_lite.models.registry import register
+from easyrec_lite.protos import layer_pb2, loss_pb2, pipeline_pb2
+
+
+@register("DSSM")
+class DSSM(Model):
+    """Two towers (Huang et al., 2013).
+
+    With `loss_type: SOFTMAX_CROSS_ENTROPY` each clicked row's item competes with the items of the whole batch. Rows
+    whose label is 0 lend their item as a negative and are no positives (EasyRec takes every row as one); without a
+    label field every row is a positive. With CLASSIFICATION or L2_LOSS the score of each row's own pair is fitted to
+    its label. The last layer of a tower is linear.
+    """
+
+    params_field: ClassVar[str] = "dssm"
+
+    @classmethod
+    def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
+        """Groups user and item; towers that end in vectors of one length."""
+        yield from require_groups(config, ("user", "item"), cls.params_field)
+        params = config.model_config.dssm
+        ends = [list(tower.dnn.hidden_units)[-1:] for tower in (params.user_tower, params.item_tower)]
+        if ends[0] != ends[1]:
+            yield Problem(
+                "model_config.dssm.item_tower.dnn.hidden_units",
+                f"last widths {ends[0]} (user) and {ends[1]} (item)",
+                "one last width for both towers",
+            )
+        if params.simi_func == layer_pb2.EUCLID:
+            yield Problem("model_config.dssm.simi_func", "EUCLID", "COSINE or INNER_PRODUCT")
+
+    def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
+        super().__init__(config, layouts)
+        self.listwise = self.model_config.loss_type == loss_pb2.SOFTMAX_CROSS_ENTROPY
+        self.user_tower = mlp_from_config(self.params.user_tower.dnn, "user_tower", linear_end=True)
+        self.item_tower = mlp_from_config(self.params.item_tower.dnn, "item_tower", linear_end=True)
+        cosine = self.params.simi_func == layer_pb2.COSINE
+        self.similarity = Similarity(
+            "cosine" if cosine else "inner_product",
+            temperature=self.params.temperature if cosine else 1.0,
+            scale=self.params.scale_simi,
+            name="similarity",
+        )
+
+    def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
+        """Predictions `[B]`; `similarity` is `[B, B]` where the loss compares a row with the batch's items."""
+        user = apply(self.user_tower, groups["user"], training=training)
+        item = apply(self.item_tower, groups["item"], training=training)
+        user, item = self.similarity.vectors(user, item)
+        scores = self.similarity.pairs(user, item)
+        result = {"user_tower_emb": user, "item_tower_emb": item}
+        if not self.listwise:
+            result.update(self.tasks[0].predictions(scores[:, None]))
+            return result
+        if training:
+            result["similarity"] = self.similarity.matrix(user, item)
+        return {**result, "logits": scores, "probs": tf.sigmoid(scores)}
+
+    def task_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
+        """See Model.task_losses."""
+        if not self.listwise:
+            return super().task_losses(predictions, targets)
+        item_ids = targets.columns[self.params.item_id] if self.params.item_id else None
+        loss = losses.in_batch_softmax(predictions["similarity"], self._positives(targets), item_ids)
+        return {"softmax_cross_entropy_loss": loss}
+
+    def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Adds `rank` `[B]`: how many items of the batch are more similar to the row's user than its own item."""
+        matrix = self.similarity.matrix(predictions["user_tower_emb"], predictions["item_tower_emb"])
+        own = tf.linalg.diag_part(matrix)[:, None]
+        return {**predictions, "rank": tf.math.count_nonzero(matrix > own, axis=1)}
+
+    def _positives(self, targets: Targets) -> tf.Tensor | None:
+        label = self.tasks[0].label
+        if not label:
+            return targets.weight
+        clicked = tf.cast(targets.labels[label] > 0, tf.float32)
+        return clicked if targets.weight is None else clicked * targets.weight
+
+    @property
+    def target_columns(self) -> Sequence[str]:
+        """The item id, by which a positive's own item is not taken for its negative."""
+        return (self.params.item_id,) if self.params.item_id and self.listwise else ()

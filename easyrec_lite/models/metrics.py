@@ -1,0 +1,96 @@
+"""The metrics that a config asks for, bound to the predictions and labels they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from easyrec_lite.metrics import Metric, build_metric
+from easyrec_lite.models.base import Task
+from easyrec_lite.protos import eval_pb2, loss_pb2, pipeline_pb2
+
+_PLAIN = {
+    "max_f1": "max_f1",
+    "accuracy": "accuracy",
+    "mean_absolute_error": "mean_absolute_error",
+    "mean_squared_error": "mean_squared_error",
+    "root_mean_squared_error": "root_mean_squared_error",
+    "logloss": "logloss",
+}
+
+
+@dataclass
+class BoundMetric:
+    """A metric with the names of what it reads.
+
+    Attributes:
+        name: as reported, with the task's suffix: `auc_ctr`.
+        score: the prediction.
+        label: the label field; '' where the metric needs none.
+        group: the raw column by which rows are grouped, or ''.
+    """
+
+    name: str
+    metric: Metric
+    score: str
+    label: str
+    group: str = ""
+
+    def update(
+        self,
+        predictions: Mapping[str, np.ndarray],
+        labels: Mapping[str, np.ndarray],
+        weight: np.ndarray | None,
+        columns: Mapping[str, np.ndarray],
+    ) -> None:
+        """Takes in one batch, arrays `[B]` by name."""
+        scores = predictions[self.score]
+        truth = labels[self.label] if self.label else np.ones(len(scores), np.float32)
+        self.metric.update(truth, scores, weights=weight, groups=columns[self.group] if self.group else None)
+
+
+def metric_columns(config: pipeline_pb2.EasyRecConfig, tasks: Iterable[Task]) -> list[str]:
+    """Raw columns that the metrics group rows by."""
+    asked = [metric for task in tasks for metric in task.metrics]
+    return list(dict.fromkeys(_group(metric) for metric in [*config.eval_config.metrics_set, *asked] if _group(metric)))
+
+
+def bind_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> list[BoundMetric]:
+    """Fresh metrics of a config: those of each task; a task that names none has those of `eval_config`, else AUC."""
+    bound = []
+    for task in tasks:
+        metrics = list(task.metrics) or list(config.eval_config.metrics_set) or [_default(task)]
+        bound += [_bind(metric, task) for metric in metrics]
+    return bound
+
+
+def _default(task: Task) -> eval_pb2.EvalMetrics:
+    if task.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS):
+        return eval_pb2.EvalMetrics(mean_squared_error=eval_pb2.MeanSquaredError())
+    return eval_pb2.EvalMetrics(auc=eval_pb2.AUC())
+
+
+def _bind(config: eval_pb2.EvalMetrics, task: Task) -> BoundMetric:
+    kind = config.WhichOneof("metric")
+    if kind == "auc":
+        # Exact unless the config asks for a number of thresholds: EasyRec's 200 are coarse where clicks are rare.
+        exact = not config.auc.HasField("num_thresholds")
+        metric = build_metric("auc") if exact else build_metric("streaming_auc", num_thresholds=config.auc.num_thresholds)
+        return BoundMetric(task.key("auc"), metric, task.score, task.label)
+    if kind in ("gauc", "session_auc"):
+        metric = build_metric(kind, reduction=getattr(config, kind).reduction)
+        return BoundMetric(task.key(kind), metric, task.score, task.label, _group(config))
+    if kind == "recall_at_topk":
+        k = config.recall_at_topk.topk
+        return BoundMetric(task.key(f"recall@{k}"), build_metric("recall_at_topk", k=k), "rank", task.label)
+    assert kind is not None
+    return BoundMetric(task.key(kind), build_metric(_PLAIN[kind]), task.score, task.label)
+
+
+def _group(config: eval_pb2.EvalMetrics) -> str:
+    kind = config.WhichOneof("metric")
+    if kind == "gauc":
+        return config.gauc.uid_field
+    return config.session_auc.session_id_field if kind == "session_auc" else ""

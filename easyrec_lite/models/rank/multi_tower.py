@@ -1,0 +1,79 @@
+"""MultiTower and MultiTowerDIN: a network a feature group, joined by a last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from easyrec_lite.config import Problem
+from easyrec_lite.layers import BatchNorm, apply
+from easyrec_lite.models.base import Model, require_groups
+from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config
+from easyrec_lite.models.layout import GroupLayout
+from easyrec_lite.models.registry import register
+from easyrec_lite.protos import pipeline_pb2
+
+
+@register("MultiTower", "MultiTowerDIN")
+class MultiTower(Model):
+    """One MLP a group, concatenated, through a last MLP to one logit.
+
+        group ──(batch norm)── dnn ─┐
+        group ──(batch norm)── dnn ─┼─ concat ── final_dnn ── logit
+        history ── attention ───────┘
+
+    `din_towers` attend to a behaviour history with the target as the query (DIN: Zhou et al., 2018) and pass on
+    `[pooled history, target]`. The batch norm at a tower's input follows that tower's `use_bn`.
+    """
+
+    params_field: ClassVar[str] = "multi_tower"
+
+    @classmethod
+    def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
+        """A tower at least, each on a group that exists."""
+        yield from require_groups(config, (), cls.params_field)
+        params = config.model_config.multi_tower
+        if not params.towers and not params.din_towers:
+            yield Problem("model_config.multi_tower.towers", "no tower", "at least one of towers and din_towers")
+        groups = {group.group_name for group in config.model_config.feature_groups}
+        histories = {group.group_name for group in config.model_config.seq_att_groups}
+        for kind, known, where in (("towers", groups, "feature_groups"), ("din_towers", histories, "seq_att_groups")):
+            for place, tower in enumerate(getattr(params, kind)):
+                if tower.input not in known:
+                    path = f"model_config.multi_tower.{kind}[{place}].input"
+                    yield Problem(path, repr(tower.input), f"one of {sorted(known)}", f"named by {where}")
+
+    def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
+        super().__init__(config, layouts)
+        self.norms: dict[str, keras.layers.Layer] = {}
+        self.towers: dict[str, keras.layers.Layer] = {}
+        for tower in self.params.towers:
+            if tower.dnn.use_bn:
+                self.norms[tower.input] = BatchNorm(name=f"{tower.input}_input_bn")
+            self.towers[tower.input] = mlp_from_config(tower.dnn, f"{tower.input}_dnn")
+        self.attentions = {
+            tower.input: [
+                attention_from_config(tower.dnn, f"{spec.name}_attention") for spec in layouts[tower.input].histories
+            ]
+            for tower in self.params.din_towers
+        }
+        self.final_dnn = mlp_from_config(self.params.final_dnn, "final_dnn")
+        self.output_layer = keras.layers.Dense(1, name="output")
+
+    def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
+        """See Model.call."""
+        parts = []
+        for name, tower in self.towers.items():
+            x = groups[name]
+            if name in self.norms:
+                x = apply(self.norms[name], x, training=training)
+            parts.append(apply(tower, x, training=training))
+        for name, attentions in self.attentions.items():
+            for attention, history in zip(attentions, groups[name], strict=True):
+                parts.append(attention(history.query, history.keys, history.row_splits, training=training))
+                parts.append(history.query)
+        x = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+        return self.tasks[0].predictions(self.output_layer(self.final_dnn(x, training=training)))

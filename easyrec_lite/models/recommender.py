@@ -1,0 +1,184 @@
+"""The whole of a model, from raw columns to predictions: what training, evaluation and serving share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from easyrec_lite.embeddings import EmbeddingCollection, Plan, build_row_optimizer
+from easyrec_lite.features import Columns, Ids, Labels, Numbers, build_features
+from easyrec_lite.models.base import Targets
+from easyrec_lite.models.groups import FeatureGroups
+from easyrec_lite.models.layout import LayoutBuilder
+from easyrec_lite.models.metrics import metric_columns
+from easyrec_lite.models.registry import build_model, model_class
+from easyrec_lite.protos import pipeline_pb2
+
+
+class Batch(NamedTuple):
+    """A batch ready for a step.
+
+    Attributes:
+        plan: rows of the tables.
+        numbers: numeric features `[B, D]` float32 by name.
+        targets: labels, weight and raw columns; empty in serving.
+    """
+
+    plan: Plan
+    numbers: dict[str, tf.Tensor]
+    targets: Targets
+
+
+class Recommender(tf.Module):
+    """Features, tables and model of one config.
+
+    Args:
+        config: checked and complete.
+        training: rows of the tables carry optimizer state.
+
+    Attributes:
+        features: the features that some group uses, by name.
+        collection: the tables.
+        groups: makes group tensors.
+        model: the Keras model.
+    """
+
+    def __init__(self, config: pipeline_pb2.EasyRecConfig, training: bool = True) -> None:
+        super().__init__(name="recommender")
+        self.config = config
+        seed = config.train_config.seed
+        keras.utils.set_random_seed(seed & 0x7FFFFFFF)
+        every_feature = build_features(config)
+        builder = LayoutBuilder(config, every_feature, model_class(config).wide_dim(config.model_config))
+        self.features = {name: every_feature[name] for name in builder.used_features}
+        self.layouts = builder.layouts
+        optimizer, dense_decay = None, False
+        if training:
+            optimizer, dense_decay = build_row_optimizer(config.train_config.optimizer_config[0])
+        self.collection = EmbeddingCollection(
+            list(builder.tables.values()), builder.requests, optimizer, seed, dense_decay
+        )
+        self.groups = FeatureGroups(builder.layouts, {f.name: f.config for f in config.features})
+        self.model = build_model(config, builder.layouts)
+        self.labels = Labels(config.data_config)
+        self._embedding_l2 = config.model_config.embedding_regularization
+
+    # ---- columns
+
+    @property
+    def feature_columns(self) -> list[str]:
+        """Raw columns that the features read, in the order of the features."""
+        return list(dict.fromkeys(name for feature in self.features.values() for name in feature.inputs))
+
+    @property
+    def target_columns(self) -> list[str]:
+        """Raw columns that losses and metrics read as they are."""
+        return list(dict.fromkeys([*self.model.target_columns, *metric_columns(self.config, self.model.tasks)]))
+
+    @property
+    def columns(self) -> list[str]:
+        """Every raw column that training reads."""
+        return list(dict.fromkeys([*self.feature_columns, *self.labels.columns, *self.target_columns]))
+
+    # ---- the way of a batch
+
+    def encode(self, columns: Columns, targets: bool = True, distinct: bool = True) -> Batch:
+        """Everything that can be done before the step, in pure TF ops.
+
+        Args:
+            columns: raw columns by name.
+            targets: whether labels and the like are there and wanted.
+            distinct: see EmbeddingCollection.plan.
+        """
+        encoded = {name: feature.encode(columns) for name, feature in self.features.items()}
+        ids = {name: value for name, value in encoded.items() if isinstance(value, Ids)}
+        numbers = {name: value.values for name, value in encoded.items() if isinstance(value, Numbers)}
+        plan = self.collection.plan(ids, distinct)
+        if not targets:
+            return Batch(plan, numbers, Targets({}, None, {}))
+        labels, weight = self.labels.parse(columns)
+        return Batch(plan, numbers, Targets(labels, weight, {name: columns[name] for name in self.target_columns}))
+
+    def forward(
+        self, weights: Mapping[str, tf.Tensor | tf.Variable], batch: Batch, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Predictions by name, and the regularisation of the rows looked up (scalar).
+
+        Args:
+            weights: of the collection: the distinct rows of the batch.
+            batch: as from `encode`.
+            training: as in Keras.
+        """
+        outputs = self.collection.outputs(weights, batch.plan)
+        groups = self.groups(outputs, batch.numbers, training=training)
+        predictions = self.model(groups, training=training)
+        if not training or not self._embedding_l2:
+            return predictions, tf.zeros([])
+        looked_up = [output if isinstance(output, tf.Tensor) else output.values for output in outputs]
+        return predictions, self._embedding_l2 * tf.add_n([tf.nn.l2_loss(rows) for rows in looked_up])
+
+    def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """Predictions of a batch whose plan has distinct rows, outside of training."""
+        weights = self.collection.weights(self.collection.gather(batch.plan))
+        return self.forward(weights, batch)[0]
+
+    def losses(
+        self, predictions: Mapping[str, tf.Tensor], targets: Targets, embedding_l2: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Losses by name, scalars, with `regularization_loss` where the config asks for any."""
+        losses = self.model.task_losses(predictions, targets)
+        regularization = embedding_l2
+        kernels = self.kernels if self.model.l2_regularization else []
+        if kernels:
+            regularization += self.model.l2_regularization * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+        if kernels or self._embedding_l2:
+            losses["regularization_loss"] = regularization
+        return losses
+
+    # ---- variables
+
+    def build(self) -> None:
+        """Creates the dense variables, by tracing the graph once on an empty batch of the right shapes."""
+        if self.model.built and self.groups.built:
+            return
+        columns = {name: tf.TensorSpec([None], tf.string, name) for name in self.feature_columns}
+
+        @tf.function(input_signature=[columns], autograph=False)
+        def trace(columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return self.predict(self.encode(columns, targets=False))
+
+        trace.get_concrete_function()
+        names = [variable.path for variable in self.dense_variables]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Two variables have one name: {twice}. Give the layers of the model different names.")
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """Dense trainable variables, in a fixed order."""
+        return [*self.groups.trainable_variables, *self.model.trainable_variables]
+
+    @property
+    def dense_variables(self) -> list[keras.Variable]:
+        """Every dense variable: weights, moving averages, states of random generators."""
+        return [*self.groups.variables, *self.model.variables]
+
+    @property
+    def kernels(self) -> list[keras.Variable]:
+        """Kernels under `l2_regularization`."""
+        return [variable for variable in self.trainable_variables if variable.path.endswith("/kernel")]
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Numbers of parameters: in tables, in dense layers."""
+        tables = sum(table.rows * table.dim for table in self.collection.tables.values())
+        return tables, sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
+
+
+def sides_of(inputs: Sequence[str], config: pipeline_pb2.EasyRecConfig) -> set[int]:
+    """Declared sides of columns, UNKNOWN_SIDE where the config says none."""
+    declared = {item.input_name: item.side for item in config.data_config.input_fields}
+    return {declared.get(name, 0) for name in inputs}

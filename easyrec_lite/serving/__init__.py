@@ -1,0 +1,14 @@
+"""Serving: exports and what loads them."""
+
+from easyrec_lite.serving.export import ServingModule, export_model, next_version
+from easyrec_lite.serving.predictor import PredictionError, Predictor
+from easyrec_lite.serving.restore import restored_recommender
+
+__all__ = [
+    "PredictionError",
+    "Predictor",
+    "ServingModule",
+    "export_model",
+    "next_version",
+    "restored_recommender",
+]

@@ -1,0 +1,131 @@
+"""Writes a trained model as a SavedModel that stock TF Serving loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_path
+from easyrec_lite.models import Recommender
+from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, served_columns, split_single_input
+from easyrec_lite.serving.restore import restored_recommender
+
+DESCRIPTION = "description.json"
+CONFIG = "pipeline.config"
+
+
+class ServingModule(tf.Module):
+    """The graph from raw columns to predictions, with the variables it needs and nothing else.
+
+    Args:
+        recommender: for inference, restored.
+        columns: the inputs.
+        separator: between the cells of the single-string form; None for one input a column.
+    """
+
+    def __init__(self, recommender: Recommender, columns: Sequence[ServedColumn], separator: str | None) -> None:
+        super().__init__(name="serving")
+        self._recommender = recommender
+        self._columns = list(columns)
+        # What a SavedModel keeps: tables, dense variables, vocabularies.
+        self.tables = dict(recommender.collection.variables_by_bucket)
+        self.dense = [variable.value for variable in recommender.dense_variables]
+        self.features = list(recommender.features.values())
+        specs: Any = (
+            [{column.name: column.spec for column in columns}]
+            if separator is None
+            else [{SINGLE_INPUT: tf.TensorSpec([None], tf.string, SINGLE_INPUT)}]
+        )
+
+        def serve(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            raw = inputs if separator is None else split_single_input(inputs[SINGLE_INPUT], self._columns, separator)
+            return self._predict(raw)
+
+        self.serve = tf.function(serve, input_signature=specs, autograph=False)
+
+    def _predict(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        batch = self._recommender.encode(columns, targets=False, distinct=False)
+        predictions = self._recommender.forward(self.tables, batch)[0]
+        return {**predictions, **_as_text(predictions)}
+
+
+def export_model(
+    config: pipeline_pb2.EasyRecConfig,
+    checkpoint: Checkpoint,
+    export_dir: Path,
+    *,
+    config_text: str,
+    asset_files: Mapping[str, Path] | None = None,
+    version: int | None = None,
+) -> Path:
+    """Writes `<export_dir>/<version>/` and returns it; it appears under that name only when it is complete.
+
+    Args:
+        config: checked and complete.
+        checkpoint: of a model of this config.
+        export_dir: parent of the versions; made if missing.
+        config_text: the completed config, for `assets/`.
+        asset_files: further files for `assets/`, by name.
+        version: a number higher than those that exist; the current time in seconds, or the next number, if None.
+
+    Raises:
+        CheckpointError: the checkpoint doesn't fit the config, or says nothing of the columns.
+    """
+    recommender = restored_recommender(config, checkpoint)
+    names = recommender.feature_columns
+    known = checkpoint.state.get("columns", {})
+    if missing := [name for name in names if name not in known]:
+        raise CheckpointError(f"{checkpoint.path} does not say how the columns {missing} are read; train once more.")
+    columns = served_columns(names, recommender.features, known)
+    separator = None if config.export_config.multi_placeholder else config.data_config.separator
+    module = ServingModule(recommender, columns, separator)
+    target = export_dir / str(version if version is not None else next_version(export_dir))
+    export_dir.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
+        assets = temporary / "assets"
+        assets.mkdir(exist_ok=True)
+        (assets / CONFIG).write_text(config_text)
+        (assets / DESCRIPTION).write_text(json.dumps(_describe(recommender, columns, separator, checkpoint), indent=1))
+        for name, path in (asset_files or {}).items():
+            shutil.copyfile(path, assets / name)
+    return target
+
+
+def next_version(export_dir: Path) -> int:
+    """A version number higher than any below `export_dir`, folders taken back by renaming included."""
+    digits = ("".join(c for c in path.name if c.isdigit()) for path in export_dir.glob("*")) if export_dir.exists() else ()
+    return max(int(time.time()), *(int(number) + 1 for number in digits if number), 0)
+
+
+def _describe(
+    recommender: Recommender, columns: Sequence[ServedColumn], separator: str | None, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    return {
+        "step": checkpoint.step,
+        "metrics": checkpoint.metrics,
+        "columns": [column.to_json() for column in columns],
+        "single_input_separator": separator,
+        "features": [
+            {"name": name, "inputs": list(feature.inputs), "num_ids": feature.num_ids}
+            for name, feature in recommender.features.items()
+        ],
+    }
+
+
+def _as_text(predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """EasyRec's `user_emb` and `item_emb`: vectors as text, numbers joined by commas."""
+    return {
+        f"{side}_emb": tf.strings.reduce_join(
+            tf.strings.as_string(predictions[f"{side}_tower_emb"]), axis=1, separator=","
+        )
+        for side in ("user", "item")
+        if f"{side}_tower_emb" in predictions
+    }

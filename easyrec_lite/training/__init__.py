@@ -1,0 +1,22 @@
+"""Training: steps, the loop around them, evaluation, and what follows them."""
+
+from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, TensorBoard
+from easyrec_lite.training.evaluation import Evaluator
+from easyrec_lite.training.loop import FitResult, Trainer
+from easyrec_lite.training.schedules import Schedule
+from easyrec_lite.training.state import training_tensors
+from easyrec_lite.training.step import Stepper, StepsResult
+
+__all__ = [
+    "BestMetric",
+    "Callback",
+    "Evaluator",
+    "FitResult",
+    "MetricsJournal",
+    "Schedule",
+    "Stepper",
+    "StepsResult",
+    "TensorBoard",
+    "Trainer",
+    "training_tensors",
+]

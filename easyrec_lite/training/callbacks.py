@@ -1,0 +1,179 @@
+"""Who is told of what happens in training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from easyrec_lite.checkpoints import Checkpoint, Journal
+
+if TYPE_CHECKING:
+    from easyrec_lite.training.loop import Trainer
+    from easyrec_lite.training.step import StepsResult
+
+
+class Callback:
+    """Base of those who follow a training run; every method may be left as it is.
+
+    Order of calls: `restore` (only when resuming), `on_start`; then `on_steps` after every few steps, and at each
+    checkpoint `on_evaluation`, `state`, `on_checkpoint`; `stop_reason` after each of these; at last `on_end`.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Training begins or goes on."""
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """Some steps were done."""
+
+    def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """The model was evaluated; `metrics` is empty where the config has no evaluation data."""
+
+    def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """A checkpoint was written."""
+
+    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Training ended, as planned or by a wish to stop; not called when it fails."""
+
+    def stop_reason(self) -> str:
+        """Why training should stop now; '' = it should not."""
+        return ""
+
+    def protected_steps(self) -> Collection[int]:
+        """Steps whose checkpoints must be kept whatever `keep_checkpoint_max` says."""
+        return ()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a resumed run needs: JSON-able values, and arrays by name."""
+        return {}, {}
+
+    def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes back what `state` gave."""
+
+
+class BestMetric(Callback):
+    """Remembers the best evaluation; protects its checkpoint; stops when it is not beaten for too long.
+
+    Args:
+        metric: name of the metric.
+        bigger: whether bigger is better.
+        patience_steps: stop after this many steps without a better evaluation; 0 = never.
+
+    Attributes:
+        best: the best value so far, or None.
+        best_step: the step of it.
+    """
+
+    def __init__(self, metric: str, bigger: bool, patience_steps: int = 0) -> None:
+        self.metric = metric
+        self.best: float | None = None
+        self.best_step = 0
+        self._bigger = bigger
+        self._patience = patience_steps
+        self._step = 0
+
+    def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """See Callback."""
+        self._step = trainer.step
+        value = metrics.get(self.metric)
+        if value is None or np.isnan(value):
+            return
+        if self.best is None or (value > self.best if self._bigger else value < self.best):
+            self.best, self.best_step = float(value), trainer.step
+
+    def stop_reason(self) -> str:
+        """See Callback."""
+        if not self._patience or self.best is None or self._step - self.best_step < self._patience:
+            return ""
+        return f"{self.metric} has not been better than {self.best:.6f} (step {self.best_step}) for {self._patience} steps"
+
+    def protected_steps(self) -> Collection[int]:
+        """See Callback."""
+        return () if self.best is None else (self.best_step,)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """See Callback."""
+        return {"best": self.best, "best_step": self.best_step, "step": self._step}, {}
+
+    def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """See Callback."""
+        self.best, self.best_step, self._step = state["best"], state["best_step"], state["step"]
+
+
+class MetricsJournal(Callback):
+    """Writes losses and metrics to `metrics.jsonl`, one JSON object a line, cut back to the checkpoint on resuming."""
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        self._rows = 0
+        self._since = time.monotonic()
+
+    def on_start(self, trainer: Trainer) -> None:
+        """See Callback."""
+        self._journal.truncate_after(trainer.step)
+        self._since = time.monotonic()
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """One record each `log_step_count_steps`."""
+        self._rows += result.rows
+        every = trainer.config.log_step_count_steps
+        if not every or trainer.step % every:
+            return
+        now = time.monotonic()
+        rate = self._rows / max(now - self._since, 1e-9)
+        record = {"step": trainer.step, "kind": "train", **result.losses, "rows_per_second": round(rate, 1)}
+        self._journal.append(record)
+        self._rows, self._since = 0, now
+
+    def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """One record an evaluation."""
+        if metrics:
+            self._journal.append({"step": trainer.step, "kind": "evaluation", **metrics}, sync=True)
+        self._rows, self._since = 0, time.monotonic()
+
+    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """See Callback."""
+        self._journal.close()
+
+
+class TensorBoard(Callback):
+    """Scalars for TensorBoard: losses and learning rates each `save_summary_steps`, metrics at each evaluation."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer: EventFileWriter | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Opens a new event file; events of a killed run past this step are declared void."""
+        self._writer = EventFileWriter(str(self._directory))
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(step=trainer.step + 1, wall_time=time.time(), session_log=start))
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """See Callback."""
+        every = trainer.config.save_summary_steps
+        if every and trainer.step % every == 0:
+            rates = {"learning_rate": float(trainer.stepper.optimizer.learning_rate)}
+            self._write(trainer.step, {**{f"loss/{name}": value for name, value in result.losses.items()}, **rates})
+
+    def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """See Callback."""
+        self._write(trainer.step, {f"evaluation/{name}": value for name, value in metrics.items()})
+
+    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """See Callback."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if self._writer is None or not values:
+            return
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._writer.flush()

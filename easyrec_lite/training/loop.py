@@ -1,0 +1,210 @@
+"""The training loop: steps, checkpoints, evaluation, and whoever wants to know of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, clean_up, environment, latest, prune, save
+from easyrec_lite.models import Recommender
+from easyrec_lite.training.callbacks import Callback
+from easyrec_lite.training.state import training_tensors
+from easyrec_lite.training.step import Stepper, StepsResult
+
+_MAX_STEPS_PER_CALL = 100  # bounds how long Ctrl-C and the progress display wait
+
+
+@dataclass
+class FitResult:
+    """How a training run ended.
+
+    Attributes:
+        step: steps done in all.
+        metrics: of the last evaluation, by name.
+        checkpoint: the last one written.
+        stopped_by: why it ended: `num_steps`, `end of data` or a callback's reason.
+        rows: rows trained by this process.
+        seconds: wall time of this process's training, evaluations included.
+    """
+
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    stopped_by: str = ""
+    rows: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a recommender on a stream of rows and resumes at the exact row.
+
+    Args:
+        recommender: built with `training=True`.
+        dataset: `dataset(position)` gives `(columns, position)` from a position (JSON) on, or from the start (None).
+        model_dir: checkpoints go below it.
+        evaluate: metrics by name of the model as it stands; called at each checkpoint.
+        callbacks: told of everything, in this order.
+        config_text: the completed config, kept in each checkpoint.
+        prefetch: batches made ahead of the step.
+        files: file operations; tests hand in their own.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        dataset: Callable[[str | None], tf.data.Dataset],
+        model_dir: Path,
+        *,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        callbacks: Sequence[Callback] = (),
+        config_text: str = "",
+        prefetch: int = 4,
+        files: Files | None = None,
+    ) -> None:
+        self.recommender = recommender
+        self.model_dir = Path(model_dir)
+        self.config = recommender.config.train_config
+        self.stepper = Stepper(recommender)
+        self.position: str | None = None
+        self._dataset = dataset
+        self._evaluate = evaluate
+        self._callbacks = list(callbacks)
+        self._config_text = config_text
+        self._prefetch = prefetch
+        self._files = files
+        self._threads = {
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+        }
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.stepper.step.numpy())
+
+    def resume(self) -> Checkpoint | None:
+        """Goes back to the newest checkpoint of `model_dir`, if there is one; returns it."""
+        clean_up(self.model_dir, self._files)
+        checkpoint = latest(self.model_dir)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes over everything that a checkpoint holds."""
+        checkpoint.restore(training_tensors(self.stepper))
+        state = checkpoint.state
+        if "position" not in state:
+            raise CheckpointError(f"{checkpoint} holds no position in the data: it was not written by training.")
+        self.position = state["position"]
+        arrays = checkpoint.arrays()
+        for callback in self._callbacks:
+            name = type(callback).__name__
+            own = {key.split("/", 1)[1]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
+            callback.restore(state.get("callbacks", {}).get(name, {}), own)
+
+    def fit(self) -> FitResult:
+        """Trains until `num_steps`, the end of the data or a callback's wish; returns how it ended."""
+        result = FitResult(step=self.step)
+        started = time.monotonic()
+        for callback in self._callbacks:
+            callback.on_start(self)
+        iterator = iter(self._batches())
+        saved_step, saved_at = (self.step if self.position is not None else -1), time.monotonic()
+        limit = self.config.num_steps or None
+        while True:
+            if limit is not None and self.step >= limit:
+                result.stopped_by = "num_steps"
+                break
+            asked = self._next_stop(limit) - self.step
+            done = self.stepper.run(iterator, asked)
+            if done.steps:
+                self.position = done.position
+                result.rows += done.rows
+                for callback in self._callbacks:
+                    callback.on_steps(self, done)
+            if done.steps < asked:
+                result.stopped_by = "end of data"
+                break
+            if self._is_due(saved_at):
+                result.checkpoint = self._checkpoint(result)
+                saved_step, saved_at = self.step, time.monotonic()
+            reason = next((r for r in (callback.stop_reason() for callback in self._callbacks) if r), "")
+            if reason:
+                result.stopped_by = reason
+                break
+        if saved_step != self.step:
+            result.checkpoint = self._checkpoint(result)
+        result.step = self.step
+        result.seconds = time.monotonic() - started
+        for callback in self._callbacks:
+            callback.on_end(self, result.metrics)
+        return result
+
+    def _batches(self) -> tf.data.Dataset:
+        recommender = self.recommender
+        first = recommender.labels.columns[0] if recommender.labels.columns else recommender.feature_columns[0]
+
+        def prepare(columns: dict[str, tf.Tensor], position: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+            column = columns[first]
+            rows = column.nrows() if isinstance(column, tf.RaggedTensor) else tf.shape(column, tf.int64)[0]
+            return recommender.encode(columns), position, rows
+
+        dataset = self._dataset(self.position)
+        return dataset.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(self._prefetch)
+
+    def _next_stop(self, limit: int | None) -> int:
+        """The step before which nothing has to be done between steps."""
+        step = self.step
+        intervals = [self.config.steps_per_call or _MAX_STEPS_PER_CALL, self.config.log_step_count_steps]
+        intervals += [self.config.save_checkpoints_steps, self.config.save_summary_steps]
+        # The interval between looks at the clock must not move the other events: each is at its own multiples.
+        stops = [(step // interval + 1) * interval for interval in intervals if interval]
+        return min([*stops, limit]) if limit is not None else min(stops)
+
+    def _is_due(self, saved_at: float) -> bool:
+        every = self.config.save_checkpoints_steps
+        if every and self.step % every == 0:
+            return True
+        seconds = self.config.save_checkpoints_secs if self.config.HasField("save_checkpoints_secs") else 0
+        return bool(seconds) and time.monotonic() - saved_at >= seconds
+
+    def _checkpoint(self, result: FitResult) -> Checkpoint:
+        """Evaluates, then writes everything down; the callbacks' state is that after they heard of the metrics."""
+        step = self.step
+        metrics = self._evaluate() if self._evaluate is not None else {}
+        result.metrics = metrics
+        for callback in self._callbacks:
+            callback.on_evaluation(self, metrics)
+        arrays: dict[str, np.ndarray] = {}
+        state: dict[str, Any] = {"position": self.position, "callbacks": {}}
+        for callback in self._callbacks:
+            name = type(callback).__name__
+            own_state, own_arrays = callback.state()
+            state["callbacks"][name] = own_state
+            arrays.update({f"{name}/{key}": value for key, value in own_arrays.items()})
+        checkpoint = save(
+            self.model_dir,
+            step,
+            training_tensors(self.stepper),
+            state=state,
+            arrays=arrays,
+            metrics=metrics,
+            config=self._config_text,
+            environment=environment(self._threads),
+            files=self._files,
+        )
+        protected = {kept for callback in self._callbacks for kept in callback.protected_steps()}
+        prune(self.model_dir, self.config.keep_checkpoint_max, protected, self._files)
+        for callback in self._callbacks:
+            callback.on_checkpoint(self, checkpoint)
+        return checkpoint
+
+
+__all__ = ["FitResult", "StepsResult", "Trainer"]
