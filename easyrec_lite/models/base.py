@@ -73,19 +73,24 @@ class Task:
             return {self.key("y"): tf.sigmoid(logits)}
         return {self.key("logits"): logits, self.key("probs"): tf.sigmoid(logits)}
 
-    def loss(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
-        """The task's loss, scalar, under EasyRec's name."""
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss, as EasyRec has it."""
+        regression = self.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS)
+        return self.key("l2_loss" if regression else "cross_entropy_loss")
+
+    def loss(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> tf.Tensor:
+        """The task's loss, scalar."""
         row_weight = targets.weight if self.use_sample_weight else None
         if self.space_label:
             inside = tf.where(targets.labels[self.space_label] > 0, self.in_weight, self.out_weight)
             row_weight = inside if row_weight is None else row_weight * inside
         label = targets.labels[self.label]
         if self.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS):
-            value, name = losses.l2(predictions[self.key("y")], label, row_weight), "l2_loss"
+            rows = losses.l2(label, predictions[self.key("y")])
         else:
-            value = losses.sigmoid_cross_entropy(predictions[self.key("logits")], label, row_weight)
-            name = "cross_entropy_loss"
-        return {self.key(name): self.weight * value}
+            rows = losses.sigmoid_cross_entropy(label, predictions[self.key("logits")])
+        return self.weight * losses.weighted_mean(rows, row_weight)
 
 
 class Model(keras.Model, abc.ABC):
@@ -128,10 +133,12 @@ class Model(keras.Model, abc.ABC):
 
     def task_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
         """Losses by name, scalars; their sum is minimised."""
-        result: dict[str, tf.Tensor] = {}
-        for task in self.tasks:
-            result.update(task.loss(predictions, targets))
-        return result
+        return {task.loss_name: task.loss(predictions, targets) for task in self.tasks}
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Names of what `task_losses` returns, in its order."""
+        return [task.loss_name for task in self.tasks]
 
     def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Predictions that metrics may read and serving does not need, added to the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -41,23 +41,35 @@ def mlp_from_config(config: layer_pb2.MLP, name: str, linear_end: bool = False) 
         name: of the layer.
         linear_end: the last layer is a plain linear one, without normalisation, activation and dropout.
     """
-    bn_after = config.use_bn_after_activation if config.HasField("use_bn_after_activation") else False
     return MLP(
         tuple(config.hidden_units),
-        dropout_ratio=tuple(config.dropout_ratio),
-        activation=config.activation,
-        use_bn=config.use_bn,
-        use_bn_after_activation=bn_after,
+        use_final_bn=False if linear_end else None,
+        final_activation="linear" if linear_end else None,
         name=name,
+        **mlp_options(config),
     )
+
+
+def mlp_options(config: layer_pb2.MLP) -> dict[str, Any]:
+    """What an `MLP` message says beside its widths, as arguments of the layer."""
+    return {
+        "dropout_ratio": tuple(config.dropout_ratio),
+        "activation": config.activation,
+        "use_bn": config.use_bn,
+        "use_bn_after_activation": config.use_bn_after_activation,
+    }
 
 
 def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
     """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied."""
-    units = list(config.hidden_units) or list(_DEFAULT_ATTENTION_UNITS)
-    if units[-1] == 1:
-        units.pop()
-    return TargetAttention(tuple(units), activation=config.activation, name=name)
+    units = tuple(config.hidden_units) or _DEFAULT_ATTENTION_UNITS
+    return TargetAttention(
+        units if units[-1] == 1 else (*units, 1),
+        activation=config.activation,
+        use_bn=config.use_bn,
+        dropout_ratio=tuple(config.dropout_ratio),
+        name=name,
+    )
 
 
 class FeatureGroups(keras.layers.Layer):
@@ -128,7 +140,7 @@ class FeatureGroups(keras.layers.Layer):
             return pooled if mlp is None else mlp(pooled, training=training)
         assert piece.attention is not None
         query, keys, row_splits = _history(piece.attention, outputs)
-        pooled = part(query, keys, row_splits, training=training)
+        pooled = part(keys, row_splits, query, training=training)
         return tf.concat([pooled, query], axis=1) if piece.attention.config.need_key_feature else pooled
 
     def _part(self, piece: Piece, name: str) -> keras.layers.Layer:

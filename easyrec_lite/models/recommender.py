@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from easyrec_lite import losses
 from easyrec_lite.embeddings import EmbeddingCollection, Plan, build_row_optimizer
-from easyrec_lite.features import Columns, Ids, Labels, Numbers, build_features
+from easyrec_lite.features import Columns, Encoded, Ids, Labels, Numbers, build_features
 from easyrec_lite.models.base import Targets
 from easyrec_lite.models.groups import FeatureGroups
 from easyrec_lite.models.layout import LayoutBuilder
@@ -62,7 +63,7 @@ class Recommender(tf.Module):
         self.collection = EmbeddingCollection(
             list(builder.tables.values()), builder.requests, optimizer, seed, dense_decay
         )
-        self.groups = FeatureGroups(builder.layouts, {f.name: f.config for f in config.features})
+        self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
         self.model = build_model(config, builder.layouts)
         self.labels = Labels(config.data_config)
         self._embedding_l2 = config.model_config.embedding_regularization
@@ -86,6 +87,10 @@ class Recommender(tf.Module):
 
     # ---- the way of a batch
 
+    def encode_features(self, columns: Columns) -> dict[str, Encoded]:
+        """Ids and numbers by feature."""
+        return {name: feature.encode(columns) for name, feature in self.features.items()}
+
     def encode(self, columns: Columns, targets: bool = True, distinct: bool = True) -> Batch:
         """Everything that can be done before the step, in pure TF ops.
 
@@ -94,13 +99,18 @@ class Recommender(tf.Module):
             targets: whether labels and the like are there and wanted.
             distinct: see EmbeddingCollection.plan.
         """
-        encoded = {name: feature.encode(columns) for name, feature in self.features.items()}
+        return self.assemble(self.encode_features(columns), columns, targets, distinct)
+
+    def assemble(
+        self, encoded: Mapping[str, Encoded], columns: Columns, targets: bool = True, distinct: bool = True
+    ) -> Batch:
+        """The rest of `encode`, for those who want to see what the features say."""
         ids = {name: value for name, value in encoded.items() if isinstance(value, Ids)}
         numbers = {name: value.values for name, value in encoded.items() if isinstance(value, Numbers)}
         plan = self.collection.plan(ids, distinct)
         if not targets:
             return Batch(plan, numbers, Targets({}, None, {}))
-        labels, weight = self.labels.parse(columns)
+        labels, weight = self.labels(columns)
         return Batch(plan, numbers, Targets(labels, weight, {name: columns[name] for name in self.target_columns}))
 
     def forward(
@@ -119,7 +129,7 @@ class Recommender(tf.Module):
         if not training or not self._embedding_l2:
             return predictions, tf.zeros([])
         looked_up = [output if isinstance(output, tf.Tensor) else output.values for output in outputs]
-        return predictions, self._embedding_l2 * tf.add_n([tf.nn.l2_loss(rows) for rows in looked_up])
+        return predictions, losses.l2_penalty(looked_up, self._embedding_l2)
 
     def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Predictions of a batch whose plan has distinct rows, outside of training."""
@@ -130,14 +140,11 @@ class Recommender(tf.Module):
         self, predictions: Mapping[str, tf.Tensor], targets: Targets, embedding_l2: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Losses by name, scalars, with `regularization_loss` where the config asks for any."""
-        losses = self.model.task_losses(predictions, targets)
-        regularization = embedding_l2
-        kernels = self.kernels if self.model.l2_regularization else []
-        if kernels:
-            regularization += self.model.l2_regularization * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
-        if kernels or self._embedding_l2:
-            losses["regularization_loss"] = regularization
-        return losses
+        result = self.model.task_losses(predictions, targets)
+        if "regularization_loss" in self.loss_names:
+            kernels = self.kernels if self.model.l2_regularization else []
+            result["regularization_loss"] = embedding_l2 + losses.l2_penalty(kernels, self.model.l2_regularization)
+        return result
 
     # ---- variables
 
@@ -158,6 +165,12 @@ class Recommender(tf.Module):
             raise ValueError(f"Two variables have one name: {twice}. Give the layers of the model different names.")
 
     @property
+    def loss_names(self) -> list[str]:
+        """Names of what `losses` returns, in its order."""
+        regularized = self._embedding_l2 or (self.model.l2_regularization and self.kernels)
+        return [*self.model.loss_names, *(["regularization_loss"] if regularized else [])]
+
+    @property
     def trainable_variables(self) -> list[keras.Variable]:
         """Dense trainable variables, in a fixed order."""
         return [*self.groups.trainable_variables, *self.model.trainable_variables]
@@ -176,9 +189,3 @@ class Recommender(tf.Module):
         """Numbers of parameters: in tables, in dense layers."""
         tables = sum(table.rows * table.dim for table in self.collection.tables.values())
         return tables, sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
-
-
-def sides_of(inputs: Sequence[str], config: pipeline_pb2.EasyRecConfig) -> set[int]:
-    """Declared sides of columns, UNKNOWN_SIDE where the config says none."""
-    declared = {item.input_name: item.side for item in config.data_config.input_fields}
-    return {declared.get(name, 0) for name in inputs}

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from easyrec_lite.checkpoints import Checkpoint, Journal
+from easyrec_lite.features import Columns, Encoded
 
 if TYPE_CHECKING:
     from easyrec_lite.training.loop import Trainer
@@ -25,6 +27,12 @@ class Callback:
     Order of calls: `restore` (only when resuming), `on_start`; then `on_steps` after every few steps, and at each
     checkpoint `on_evaluation`, `state`, `on_checkpoint`; `stop_reason` after each of these; at last `on_end`.
     """
+
+    def observe(
+        self, encoded: Mapping[str, Encoded], labels: Mapping[str, tf.Tensor], columns: Columns
+    ) -> tf.Operation | None:
+        """An op that looks at each batch in the input pipeline, ahead of training; called once, to build the graph."""
+        return None
 
     def on_start(self, trainer: Trainer) -> None:
         """Training begins or goes on."""

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, clean_up, environment, latest, prune, save
-from easyrec_lite.models import Recommender
+from easyrec_lite.models import Batch, Recommender
 from easyrec_lite.training.callbacks import Callback
 from easyrec_lite.training.state import training_tensors
 from easyrec_lite.training.step import Stepper, StepsResult
@@ -154,10 +154,16 @@ class Trainer:
         def prepare(columns: dict[str, tf.Tensor], position: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
             column = columns[first]
             rows = column.nrows() if isinstance(column, tf.RaggedTensor) else tf.shape(column, tf.int64)[0]
-            return recommender.encode(columns), position, rows
+            encoded = recommender.encode_features(columns)
+            return recommender.assemble(encoded, columns), position, rows, (encoded, columns)
 
-        dataset = self._dataset(self.position)
-        return dataset.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(self._prefetch)
+        def observe(batch: Batch, position: tf.Tensor, rows: tf.Tensor, seen: tuple[Any, Any]) -> tuple[Any, ...]:
+            watched = [callback.observe(seen[0], batch.targets.labels, seen[1]) for callback in self._callbacks]
+            with tf.control_dependencies([op for op in watched if op is not None]):
+                return batch, tf.identity(position), rows
+
+        dataset = self._dataset(self.position).map(prepare, num_parallel_calls=2, deterministic=True)
+        return dataset.map(observe).prefetch(self._prefetch)  # one batch after the other: in order
 
     def _next_stop(self, limit: int | None) -> int:
         """The step before which nothing has to be done between steps."""

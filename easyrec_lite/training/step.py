@@ -47,7 +47,7 @@ class Stepper:
         recommender.build()
         self.optimizer: keras.optimizers.Optimizer = build_dense_optimizer(config)
         self.optimizer.build(recommender.trainable_variables)
-        self._loss_names = self._trace_loss_names()
+        self._loss_names = ["loss", *recommender.loss_names]
         self._runs: dict[tf.data.Iterator, tf.types.experimental.PolymorphicFunction] = {}
 
     def train(self, batch: Batch) -> dict[str, tf.Tensor]:
@@ -84,10 +84,6 @@ class Stepper:
             return None if gradient is None else gradient * factor
 
         return [scaled(gradient) for gradient in dense], {key: scaled(gradient) for key, gradient in rows.items()}
-
-    def _trace_loss_names(self) -> list[str]:
-        names = [task_loss for task_loss in self.recommender.loss_names]
-        return ["loss", *names]
 
     def run(self, iterator: tf.data.Iterator, steps: int) -> StepsResult:
         """Up to `steps` steps over an iterator of `(Batch, position)`, inside the graph."""

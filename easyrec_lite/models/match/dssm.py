@@ -16,6 +16,8 @@ from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
 from easyrec_lite.protos import layer_pb2, loss_pb2, pipeline_pb2
 
+_SOFTMAX_LOSS = "softmax_cross_entropy_loss"
+
 
 @register("DSSM")
 class DSSM(Model):
@@ -61,14 +63,13 @@ class DSSM(Model):
         """Predictions `[B]`; `similarity` is `[B, B]` where the loss compares a row with the batch's items."""
         user = apply(self.user_tower, groups["user"], training=training)
         item = apply(self.item_tower, groups["item"], training=training)
-        user, item = self.similarity.vectors(user, item)
-        scores = self.similarity.pairs(user, item)
-        result = {"user_tower_emb": user, "item_tower_emb": item}
+        result = {"user_tower_emb": self.similarity.normalize(user), "item_tower_emb": self.similarity.normalize(item)}
+        if self.listwise and training:
+            result["similarity"] = self.similarity(user, item, pairwise=True)
+        scores = self.similarity(user, item)
         if not self.listwise:
             result.update(self.tasks[0].predictions(scores[:, None]))
             return result
-        if training:
-            result["similarity"] = self.similarity.matrix(user, item)
         return {**result, "logits": scores, "probs": tf.sigmoid(scores)}
 
     def task_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
@@ -76,12 +77,17 @@ class DSSM(Model):
         if not self.listwise:
             return super().task_losses(predictions, targets)
         item_ids = targets.columns[self.params.item_id] if self.params.item_id else None
-        loss = losses.in_batch_softmax(predictions["similarity"], self._positives(targets), item_ids)
-        return {"softmax_cross_entropy_loss": loss}
+        rows = losses.in_batch_softmax(predictions["similarity"], item_ids)
+        return {_SOFTMAX_LOSS: losses.weighted_mean(rows, self._positives(targets))}
+
+    @property
+    def loss_names(self) -> list[str]:
+        """See Model.loss_names."""
+        return [_SOFTMAX_LOSS] if self.listwise else super().loss_names
 
     def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Adds `rank` `[B]`: how many items of the batch are more similar to the row's user than its own item."""
-        matrix = self.similarity.matrix(predictions["user_tower_emb"], predictions["item_tower_emb"])
+        matrix = self.similarity(predictions["user_tower_emb"], predictions["item_tower_emb"], pairwise=True)
         own = tf.linalg.diag_part(matrix)[:, None]
         return {**predictions, "rank": tf.math.count_nonzero(matrix > own, axis=1)}
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from easyrec_lite.config import Problem
 from easyrec_lite.layers import MMoE, apply
 from easyrec_lite.models.base import Model, Task, require_groups
-from easyrec_lite.models.groups import GroupInput, mlp_from_config
+from easyrec_lite.models.groups import GroupInput, mlp_from_config, mlp_options
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
 from easyrec_lite.protos import pipeline_pb2, tower_pb2
@@ -59,7 +59,8 @@ class DBMTL(Model):
         self.experts = (
             MMoE(
                 len(params.task_towers),
-                [mlp_from_config(params.expert_dnn, f"expert_{place}") for place in range(params.num_expert)],
+                [tuple(params.expert_dnn.hidden_units)] * params.num_expert,
+                mlp_options(params.expert_dnn),
                 name="mmoe",
             )
             if params.num_expert

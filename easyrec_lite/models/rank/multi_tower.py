@@ -73,7 +73,7 @@ class MultiTower(Model):
             parts.append(apply(tower, x, training=training))
         for name, attentions in self.attentions.items():
             for attention, history in zip(attentions, groups[name], strict=True):
-                parts.append(attention(history.query, history.keys, history.row_splits, training=training))
+                parts.append(attention(history.keys, history.row_splits, history.query, training=training))
                 parts.append(history.query)
         x = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
         return self.tasks[0].predictions(self.output_layer(self.final_dnn(x, training=training)))

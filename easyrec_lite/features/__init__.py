@@ -1,0 +1,30 @@
+"""Features: raw columns to ids and numbers, the same in training and in serving.
+
+    features = build_features(config)
+    encoded = {name: feature.encode(columns) for name, feature in features.items()}
+"""
+
+from easyrec_lite.features.base import Column, Columns, Encoded, Feature, Ids, Numbers
+from easyrec_lite.features.labels import Labels
+from easyrec_lite.features.profile import FeatureProfile, IdProfile, LabelProfile, NumberProfile, Profile
+from easyrec_lite.features.registry import FEATURE_TYPES, build_features, check
+from easyrec_lite.features.statistics import Statistics
+
+__all__ = [
+    "FEATURE_TYPES",
+    "Column",
+    "Columns",
+    "Encoded",
+    "Feature",
+    "FeatureProfile",
+    "IdProfile",
+    "Ids",
+    "LabelProfile",
+    "Labels",
+    "NumberProfile",
+    "Numbers",
+    "Profile",
+    "Statistics",
+    "build_features",
+    "check",
+]

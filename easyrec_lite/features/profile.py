@@ -1,0 +1,139 @@
+"""What training data looked like: the result of `Statistics`, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+FORMAT = "easyrec_lite.profile/1"
+# Probabilities of the quantiles in a NumberProfile.
+QUANTILE_GRID = tuple(percent / 100 for percent in range(101))
+
+
+@dataclass(frozen=True)
+class NumberProfile:
+    """A column of numbers.
+
+    Attributes:
+        count: how many numbers; of a sequence, those of all steps.
+        mean: their mean.
+        std: standard deviation, of the numbers themselves.
+        min: exact.
+        max: exact.
+        quantiles: at 0 %, 1 %, ..., 100 % of the rows (see `sketches.RowSample` for their error; the first and the last
+            are exact); of a sequence, those of one random step a row. Empty if there was no number.
+    """
+
+    count: int
+    mean: float
+    std: float
+    min: float
+    max: float
+    quantiles: list[float]
+
+
+@dataclass(frozen=True)
+class IdProfile:
+    """A column of ids.
+
+    Attributes:
+        count: how many ids, missing ones left out.
+        distinct: how many different ones, estimated.
+        histogram: how many fell into each of the 1024 hashed buckets. The hash is fixed, so that histograms of different
+            runs can be compared.
+        lengths: number of ids a row, or of steps in a sequence; None where each row has one.
+    """
+
+    count: int
+    distinct: int
+    histogram: list[int]
+    lengths: NumberProfile | None = None
+
+
+@dataclass(frozen=True)
+class FeatureProfile:
+    """One feature.
+
+    Attributes:
+        missing: rows without a value: an empty cell, no tag, no step.
+        unknown: values that are given but mean nothing (`Feature.count_unknown`); None if they were not counted.
+        ids: for a feature of ids.
+        numbers: for a numeric feature, one for each of its numbers, at most 16.
+    """
+
+    missing: int
+    unknown: int | None = None
+    ids: IdProfile | None = None
+    numbers: list[NumberProfile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LabelProfile:
+    """One label.
+
+    Attributes:
+        count: how many values.
+        mean: of a 0/1 label the rate of positives.
+        std: standard deviation.
+    """
+
+    count: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All the columns.
+
+    The JSON has the same fields: `{"format": "easyrec_lite.profile/1", "rows": ..., "first_event": ...,
+    "last_event": ..., "labels": {name: {...}}, "features": {name: {...}}}`.
+
+    A drift monitor compares two of them: the population stability index over `ids.histogram`, or over bins between
+    `numbers[i].quantiles`; shares of `missing` and `unknown` in `rows`; `labels[...].mean`.
+
+    Attributes:
+        rows: how many rows.
+        first_event: least event time, in seconds since 1970 (UTC); None where there is none.
+        last_event: greatest event time.
+        labels: by name.
+        features: by name.
+    """
+
+    rows: int
+    first_event: float | None
+    last_event: float | None
+    labels: dict[str, LabelProfile]
+    features: dict[str, FeatureProfile]
+
+    def to_json(self) -> str:
+        """This profile as JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """The profile that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        content = json.loads(text)
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        if found != FORMAT:
+            raise ValueError(f"Not a profile of training data. Received: format {found!r}; expected {FORMAT!r}.")
+        return cls(
+            rows=content["rows"],
+            first_event=content["first_event"],
+            last_event=content["last_event"],
+            labels={name: LabelProfile(**label) for name, label in content["labels"].items()},
+            features={name: _feature(feature) for name, feature in content["features"].items()},
+        )
+
+
+def _feature(content: dict) -> FeatureProfile:
+    ids = content["ids"]
+    if ids is not None:
+        lengths = ids["lengths"]
+        ids = IdProfile(**{**ids, "lengths": lengths and NumberProfile(**lengths)})
+    numbers = [NumberProfile(**number) for number in content["numbers"]]
+    return FeatureProfile(content["missing"], content["unknown"], ids, numbers)

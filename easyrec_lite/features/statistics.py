@@ -1,0 +1,252 @@
+"""Statistics of the training data, gathered while a model trains on it.
+
+About 0.7 ms a batch of 4,096 rows with 20 features on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easyrec_lite.features.base import Encoded, Ids
+from easyrec_lite.features.profile import (
+    QUANTILE_GRID,
+    FeatureProfile,
+    IdProfile,
+    LabelProfile,
+    NumberProfile,
+    Profile,
+)
+from easyrec_lite.features.sketches import Arrays, IdCounts, Moments, RowSample
+
+_MAX_NUMBERS = 16  # of one feature
+_PARTS = ("ids", "moments", "sample", "labels")
+
+
+class Statistics:
+    """Accumulates over encoded batches; see `Profile` for what comes out.
+
+    The features and labels of the first batch are those of all batches.
+
+    Args:
+        seed: of the row sample; workers whose statistics will be merged should differ in it.
+        sample_rows: size of the row sample that quantiles are read from.
+    """
+
+    def __init__(self, seed: int = 0, sample_rows: int = 8192) -> None:
+        self._seed = seed
+        self._sample_rows = sample_rows
+        self.rows = 0
+        self._events = np.array([np.inf, -np.inf])
+        self._missing: dict[str, int] = {}
+        self._unknown: dict[str, int] = {}
+        self._ids = IdCounts(())
+        self._moments = Moments(())
+        self._sample = RowSample((), sample_rows, seed)
+        self._labels = Moments(())
+
+    def update(
+        self,
+        encoded: Mapping[str, Encoded],
+        labels: Mapping[str, Any] | None = None,
+        event_time: npt.ArrayLike | None = None,
+        missing: Mapping[str, int] | None = None,
+        unknown: Mapping[str, int] | None = None,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            encoded: features by name, as eager tensors or NumPy arrays (ragged: `flat_values` and `row_splits`).
+            labels: by name, `[B]` or `[B, dim]`.
+            event_time: `[B]`, seconds since 1970 (UTC); 0 and below is missing.
+            missing: rows without a value, by feature, where the reader knows better: a missing number is encoded as 0.
+            unknown: values that mean nothing, by feature (`Feature.count_unknown`), if counted.
+        """
+        ids: dict[str, npt.NDArray[np.int64]] = {}
+        columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name: (all numbers, one number a row)
+        empty: dict[str, int] = {}
+        rows = 0
+        priorities: npt.NDArray[np.uint64] | None = None
+        for name, output in encoded.items():
+            values, splits = _arrays(output.ids if isinstance(output, Ids) else output.values)
+            rows = len(values) if splits is None else len(splits) - 1
+            if priorities is None:
+                priorities = self._sample.priorities(rows)
+            empty[name] = 0
+            if splits is not None:
+                lengths = np.diff(splits)
+                empty[name] = rows - int(np.count_nonzero(lengths))
+            if isinstance(output, Ids):
+                ids[name] = values
+                if splits is not None:
+                    lengths = lengths.astype(np.float32)
+                    columns[_column(name, "length")] = (lengths, lengths)
+            else:
+                a_row = values if splits is None else _one_step(values, splits, priorities)
+                for place in range(min(values.shape[-1], _MAX_NUMBERS)):
+                    columns[_column(name, place)] = (values[..., place], a_row[:, place])
+        if not self.rows:
+            self._start(ids, columns, labels or {})
+        _same("features of ids", self._ids.features, ids)
+        _same("columns of numbers", self._moments.columns, columns)
+        _same("labels", self._labels.columns, labels or {})
+
+        negative = self._ids.counts[:, -1].copy()
+        self._ids.update([ids[name] for name in self._ids.features])
+        for place, name in enumerate(self._ids.features):
+            if _column(name, "length") not in columns:
+                empty[name] = int(self._ids.counts[place, -1] - negative[place])
+        for place, name in enumerate(self._moments.columns):
+            self._moments.update(place, columns[name][0])
+        if self._moments.columns and priorities is not None:
+            self._sample.update([columns[name][1] for name in self._sample.columns], priorities)
+        for place, name in enumerate(self._labels.columns):
+            self._labels.update(place, np.asarray(labels[name]))  # type: ignore[index]
+        if event_time is not None:
+            times = np.asarray(event_time, np.float64)
+            times = times[times > 0]
+            if times.size:
+                self._events = np.array([min(self._events[0], times.min()), max(self._events[1], times.max())])
+        for name in encoded:
+            self._missing[name] = self._missing.get(name, 0) + int((missing or {}).get(name, empty[name]))
+        for name, count in (unknown or {}).items():
+            self._unknown[name] = self._unknown.get(name, 0) + int(count)
+        self.rows += rows
+
+    def _start(self, ids: Mapping[str, Any], columns: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+        self._ids = IdCounts(tuple(ids))
+        self._moments = Moments(tuple(columns))
+        self._sample = RowSample(tuple(columns), self._sample_rows, self._seed)
+        self._labels = Moments(tuple(labels))
+
+    def merge(self, other: Statistics) -> None:
+        """Adds what another worker's statistics saw of other rows.
+
+        Raises:
+            ValueError: it saw other features or labels.
+        """
+        if not other.rows:
+            return
+        if not self.rows:
+            restored = Statistics.restore(other.state())
+            restored._seed, restored._sample.seed = self._seed, self._seed
+            self.__dict__.update(restored.__dict__)
+            return
+        _same("features of ids", self._ids.features, other._ids.features)
+        _same("columns of numbers", self._moments.columns, other._moments.columns)
+        _same("labels", self._labels.columns, other._labels.columns)
+        self.rows += other.rows
+        self._events = np.array([min(self._events[0], other._events[0]), max(self._events[1], other._events[1])])
+        for mine, others in ((self._missing, other._missing), (self._unknown, other._unknown)):
+            for name, count in others.items():
+                mine[name] = mine.get(name, 0) + count
+        self._ids.merge(other._ids)
+        self._moments.merge(other._moments)
+        self._sample.merge(other._sample)
+        self._labels.merge(other._labels)
+
+    # ---- results
+
+    def profile(self) -> Profile:
+        """What was seen so far."""
+        first, last = (float(time) if np.isfinite(time) else None for time in self._events)
+        labels = {}
+        for place, name in enumerate(self._labels.columns):
+            labels[name] = LabelProfile(
+                int(self._labels.count[place]), float(self._labels.mean[place]), self._labels.std(name)
+            )
+        return Profile(self.rows, first, last, labels, {name: self._feature(name) for name in self._missing})
+
+    def to_json(self) -> str:
+        """The profile as JSON."""
+        return self.profile().to_json()
+
+    def _feature(self, name: str) -> FeatureProfile:
+        missing, unknown = self._missing[name], self._unknown.get(name)
+        if name not in self._ids.features:
+            own = [column for column in self._moments.columns if column.rsplit("/", 1)[0] == name]
+            return FeatureProfile(missing, unknown, numbers=[self._number(column) for column in own])
+        histogram = self._ids.histogram(name)
+        length = _column(name, "length")
+        lengths = self._number(length) if length in self._moments.columns else None
+        ids = IdProfile(int(histogram.sum()), self._ids.distinct(name), histogram.tolist(), lengths)
+        return FeatureProfile(missing, unknown, ids=ids)
+
+    def _number(self, column: str) -> NumberProfile:
+        place = self._moments.columns.index(column)
+        count = int(self._moments.count[place])
+        if not count:
+            return NumberProfile(0, 0.0, 0.0, 0.0, 0.0, [])
+        least, greatest = float(self._moments.min[place]), float(self._moments.max[place])
+        values = self._sample.values(column)
+        inner = np.nanquantile(values, QUANTILE_GRID[1:-1]) if not np.isnan(values).all() else np.full(99, least)
+        quantiles = [least, *inner.tolist(), greatest]
+        return NumberProfile(count, float(self._moments.mean[place]), self._moments.std(column), least, greatest, quantiles)
+
+    # ---- state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All of it as numeric arrays, for a checkpoint; names are in the keys."""
+        state = {"rows": np.int64(self.rows), "seed": np.int64(self._seed), "events": self._events.copy()}
+        state["sample_rows"] = np.int64(self._sample_rows)
+        state |= {f"missing/{name}": np.int64(count) for name, count in self._missing.items()}
+        state |= {f"unknown/{name}": np.int64(count) for name, count in self._unknown.items()}
+        names = (self._ids.features, self._moments.columns, self._labels.columns)
+        for kind, members in zip(("ids", "numbers", "labels"), names, strict=True):
+            state |= {f"names/{kind}/{name}": np.int64(place) for place, name in enumerate(members)}
+        for part in _PARTS:
+            state |= {f"{part}/{key}": array for key, array in getattr(self, f"_{part}").arrays().items()}
+        return {key: np.asarray(array) for key, array in state.items()}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, np.ndarray]) -> Statistics:
+        """The statistics whose `state` this is."""
+        statistics = cls(int(state["seed"]), int(state["sample_rows"]))
+        statistics.rows = int(state["rows"])
+        statistics._events = np.array(state["events"])
+        statistics._missing = {name: int(count) for name, count in _below(state, "missing").items()}
+        statistics._unknown = {name: int(count) for name, count in _below(state, "unknown").items()}
+        ids, numbers, labels = (
+            tuple(sorted(places, key=lambda name, places=places: int(places[name])))  # type: ignore[misc]
+            for places in (_below(state, f"names/{kind}") for kind in ("ids", "numbers", "labels"))
+        )
+        arrays: list[Arrays] = [_below(state, part) for part in _PARTS]
+        statistics._ids = IdCounts.restore(ids, arrays[0])
+        statistics._moments = Moments.restore(numbers, arrays[1])
+        statistics._sample = RowSample.restore(numbers, arrays[2])
+        statistics._labels = Moments.restore(labels, arrays[3])
+        return statistics
+
+
+def _column(name: str, part: str | int) -> str:
+    return f"{name}/{part}"
+
+
+def _below(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    return {key[len(prefix) + 1 :]: array for key, array in state.items() if key.startswith(f"{prefix}/")}
+
+
+def _same(what: str, known: tuple[str, ...], found: Any) -> None:
+    if len(known) != len(found) or any(name not in found for name in known):
+        raise ValueError(f"The {what} of a batch differ from the first one's. Received: {sorted(found)}; {sorted(known)}.")
+
+
+def _arrays(values: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Flat values and, if ragged, the outermost row_splits."""
+    if hasattr(values, "row_splits"):
+        return np.asarray(values.flat_values), np.asarray(values.row_splits)
+    return np.asarray(values), None
+
+
+def _one_step(values: np.ndarray, splits: np.ndarray, priorities: npt.NDArray[np.uint64]) -> np.ndarray:
+    """One random step of each row: values `[N, D]` to `[B, D]`; NaN where a row has none."""
+    lengths = np.diff(splits)
+    chosen = np.full((len(lengths), values.shape[-1]), np.nan, np.float32)
+    filled = lengths > 0
+    # Multiplied, not the bits themselves: the rows sampled are those of small priorities.
+    picks = (priorities[filled] * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(33)) % lengths[filled].astype(np.uint64)
+    chosen[filled] = values[splits[:-1][filled] + picks.astype(np.int64)]
+    return chosen

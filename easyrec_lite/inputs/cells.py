@@ -1,0 +1,178 @@
+"""Lines to cells, a block of lines at a time, such that a damaged line costs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from easyrec_lite.inputs.errors import InputError
+
+# Arrow splits at one ASCII character; a longer separator is replaced by one of these, whichever the block lacks.
+_STAND_INS = bytes([*range(0x1F, 0x0D, -1), *range(1, 9), 0x0B, 0x0C])
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that can't be cut into the expected cells; `line` counts from 0 in the block."""
+
+    line: int
+    reason: str
+
+
+@dataclass
+class Cells:
+    """The cells of a block of lines.
+
+    Attributes:
+        columns: The wanted columns as binary arrays, null where a cell is empty.
+        bad: The lines that aren't in them.
+        data: The lines.
+    """
+
+    columns: Mapping[str, pa.Array]
+    bad: Sequence[BadLine]
+    data: bytes
+    rows_of: np.ndarray | None = field(default=None, repr=False)
+
+    def lines(self) -> np.ndarray:
+        """The line of each row, from 0."""
+        if self.rows_of is not None:
+            return self.rows_of
+        return np.arange(len(next(iter(self.columns.values()))))
+
+    def text(self, line: int) -> str:
+        """A line of the block."""
+        start, end = self._bounds[line], self._bounds[line + 1]
+        return self.data[start:end].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        return _bounds(self.data)
+
+
+def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], file: str) -> Cells:
+    """Cuts lines into cells.
+
+    Args:
+        data: Whole lines.
+        separator: What parts the cells.
+        count: Cells a line.
+        wanted: The columns to keep: their index, by name.
+        file: The file, for messages.
+    """
+    text, quoted = data, len(separator) == 1 and b"\0" < separator < b"\x80"
+    if not quoted:
+        stand_in = next((bytes([byte]) for byte in _STAND_INS if byte not in data), None)
+        if stand_in is None:
+            raise InputError(file, "text with every control character", "one that can stand for the separator")
+        text, separator = data.replace(separator, stand_in), stand_in
+    columns, wrong, rows = _parse(text, separator, count, wanted, quoted)
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    if rows == lines and (b"\r" not in text or text.count(b"\r") == text.count(b"\r\n")):
+        # Every line is a row: none was empty, none ran into the next, none fell apart.
+        if not wrong:
+            return Cells(columns, [], data)
+        return _cells(columns, wrong, np.arange(lines), [], data)
+    return _careful(data, text, separator, count, wanted, quoted)
+
+
+def _careful(data: bytes, text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool) -> Cells:
+    """For blocks with empty lines, open quotes or stray carriage returns: takes those out, then parses the rest."""
+    bounds = _bounds(text)
+    bad: list[BadLine] = []
+    kept: list[bytes] = []
+    numbers: list[int] = []
+    for number in range(len(bounds) - 1):
+        line = text[bounds[number] : bounds[number + 1]]
+        bare = line.removesuffix(b"\n").removesuffix(b"\r")
+        if not bare:
+            continue
+        if b"\r" in bare:
+            bad.append(BadLine(number, "a carriage return inside the line"))
+        elif quoted and b'"' in bare and _is_open(bare, separator):
+            bad.append(BadLine(number, "a quoted cell that isn't closed on its line"))
+        else:
+            kept.append(bare)
+            numbers.append(number)
+    columns, wrong, rows = _parse(b"\n".join(kept), separator, count, wanted, quoted)
+    if rows != len(kept):
+        raise AssertionError(f"{rows} rows from {len(kept)} lines")
+    return _cells(columns, wrong, np.array(numbers, np.int64), bad, data)
+
+
+def _cells(
+    columns: Mapping[str, pa.Array],
+    wrong: Mapping[int, str],
+    numbers: np.ndarray,
+    bad: list[BadLine],
+    data: bytes,
+) -> Cells:
+    bad += [BadLine(int(numbers[row]), reason) for row, reason in wrong.items()]
+    return Cells(columns, bad, data, np.delete(numbers, list(wrong)))
+
+
+def _parse(
+    text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool
+) -> tuple[dict[str, pa.Array], dict[int, str], int]:
+    """Arrow's parser over one block: the wanted columns, the rows of the wrong length, and the number of all rows."""
+    wrong: dict[int, str] = {}
+
+    def skip(row: pa_csv.InvalidRow) -> str:
+        found = f"{row.actual_columns} column{'s' * (row.actual_columns != 1)}"
+        wrong[row.number - 1] = f"{found}, expected {row.expected_columns}"
+        return "skip"
+
+    names = [str(index) for index in range(count)]
+    if not text.strip(b"\r\n"):
+        return {name: pa.array([], pa.binary()) for name in wanted}, wrong, 0
+    table = pa_csv.read_csv(
+        pa.BufferReader(text),
+        pa_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
+        pa_csv.ParseOptions(
+            delimiter=separator.decode(), quote_char='"' if quoted else False, invalid_row_handler=skip
+        ),
+        pa_csv.ConvertOptions(
+            include_columns=[names[index] for index in wanted.values()],
+            column_types=dict.fromkeys(names, pa.binary()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    columns = {
+        name: column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        for name, column in zip(wanted, table.columns, strict=True)
+    }
+    return columns, wrong, len(table) + len(wrong)
+
+
+def _is_open(line: bytes, separator: bytes) -> bool:
+    """Whether a quoted cell is still open at the end of a line. Quotes count at the start of a cell only."""
+    at = 0
+    while at < len(line):
+        if line[at : at + 1] == b'"':
+            at += 1
+            while True:
+                end = line.find(b'"', at)
+                if end < 0:
+                    return True
+                at = end + 1
+                if line[at : at + 1] != b'"':
+                    break
+                at += 1
+        end = line.find(separator, at)
+        if end < 0:
+            return False
+        at = end + 1
+    return False
+
+
+def _bounds(text: bytes) -> np.ndarray:
+    """Where lines start, and the end of the last one."""
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 0x0A) + 1
+    tail = [] if not len(text) or text.endswith(b"\n") else [len(text)]
+    return np.concatenate([[0], ends, tail]).astype(np.int64)

@@ -1,0 +1,168 @@
+"""Cells to typed columns, a whole column at a time; a cell that can't be read costs its row, nothing else.
+
+The policy, the same for every format:
+
+* empty cells of text files, nulls, NaN ("nan" in text) and `ignore_val` are missing; the column's default fills them;
+* infinities are unusable, and so are numbers whose float32 is infinite;
+* whole numbers outside INT32 or INT64 as declared, 2.5 for a whole number, and text that isn't UTF-8 are unusable;
+* blanks around numbers and a leading `+` are fine;
+* times become whole seconds since 1970 (UTC; a time without zone counts as UTC), rounded down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from easyrec_lite.inputs.schema import ColumnSpec, Kind, is_text
+from easyrec_lite.protos import data_pb2
+
+_INT32_RANGE = (-(2**31), 2**31 - 1)
+_ARROW_TYPES = {Kind.INT: pa.int64(), Kind.FLOAT: pa.float32(), Kind.TEXT: pa.string()}
+_Bad = np.ndarray | None  # bool [rows], or None where every cell is fine
+
+
+def convert(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
+    """Types one column.
+
+    Args:
+        raw: The cells, as the file has them.
+        spec: What they become.
+
+    Returns:
+        An int64, float32 or string array (a list of these for a ragged column), null where a cell is missing, and which
+        rows hold a cell that can't be read.
+    """
+    if pa.types.is_dictionary(raw.type):
+        raw = raw.cast(raw.type.value_type)
+    if not spec.ragged:
+        return _values(raw, spec)
+    if pa.types.is_fixed_size_list(raw.type):
+        raw = raw.cast(pa.list_(raw.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
+    splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    flat = raw.flatten()
+    if pa.types.is_dictionary(flat.type):
+        flat = flat.cast(flat.type.value_type)
+    values, bad = _values(flat, spec, ignore=False)
+    values = pc.fill_null(values, pa.scalar(spec.default, values.type))
+    bad_rows = None
+    if bad is not None:
+        bad_rows = np.zeros(len(raw), bool)
+        bad_rows[np.searchsorted(splits, np.flatnonzero(bad), side="right") - 1] = True
+    if spec.ignore is not None:
+        keep = pc.not_equal(values, pa.scalar(spec.ignore, values.type))
+        splits = np.concatenate([[0], np.cumsum(keep.to_numpy(zero_copy_only=False))])[splits]
+        values = values.filter(keep)
+    nulls = raw.is_null() if raw.null_count else None
+    return pa.ListArray.from_arrays(pa.array(splits, pa.int32()), values, mask=nulls), bad_rows
+
+
+def why(spec: ColumnSpec) -> str:
+    """What to say of a cell that couldn't be read."""
+    wanted = {Kind.INT: f"a whole number ({spec.type_name})", Kind.FLOAT: "a finite number", Kind.TEXT: "UTF-8 text"}
+    hint = "" if spec.declared else ", the type its first rows suggest; declare it in data_config.input_fields"
+    return f"is not {wanted[spec.kind]}{hint}"
+
+
+def _values(raw: pa.Array, spec: ColumnSpec, *, ignore: bool = True) -> tuple[pa.Array, _Bad]:
+    if pa.types.is_null(raw.type):
+        return raw.cast(_ARROW_TYPES[spec.kind]), None
+    values, bad = {Kind.INT: _ints, Kind.FLOAT: _floats, Kind.TEXT: _text}[spec.kind](raw, spec)
+    if ignore and spec.ignore is not None:
+        same = pc.equal(values, pa.scalar(spec.ignore, values.type))
+        values = pc.if_else(pc.fill_null(same, False), pa.scalar(None, values.type), values)
+    return values, bad
+
+
+def _text(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
+    if pa.types.is_string(raw.type):
+        return raw, None
+    if pa.types.is_fixed_size_binary(raw.type):
+        raw = raw.cast(pa.binary())
+    return _cast(_nan_to_null(raw), pa.string())
+
+
+def _ints(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
+    types, bad = pa.types, None
+    boolean = spec.type == data_pb2.DatasetConfig.BOOL
+    if is_text(raw.type):
+        raw, bad = _text(raw, spec)
+        values, worse = _parse(raw, pa.bool_() if boolean else pa.int64())
+        bad = _either(bad, worse)
+        values = values.cast(pa.int64())
+    elif types.is_timestamp(raw.type) or types.is_date(raw.type):
+        unit = pa.timestamp("us") if types.is_date(raw.type) else pa.timestamp(raw.type.unit)
+        ticks = raw.cast(unit).cast(pa.int64())
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit.unit]
+        values = _floor_divide(ticks, per_second)
+    else:
+        values, bad = _cast(_nan_to_null(raw), pa.int64())
+    if boolean:
+        values = pc.not_equal(values, 0).cast(pa.int64())
+    if spec.type == data_pb2.DatasetConfig.INT32 and len(values) > values.null_count:
+        low, high = _INT32_RANGE
+        smallest, largest = pc.min_max(values).as_py().values()
+        if smallest < low or largest > high:
+            outside = pc.or_(pc.less(values, low), pc.greater(values, high))
+            bad = _either(bad, pc.fill_null(outside, False).to_numpy(zero_copy_only=False))
+    return values, bad
+
+
+def _floats(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
+    bad = None
+    if is_text(raw.type):
+        raw, bad = _text(raw, spec)
+        values, worse = _parse(raw, pa.float32())
+        bad = _either(bad, worse)
+    elif pa.types.is_timestamp(raw.type) or pa.types.is_date(raw.type):
+        values = _ints(raw, spec)[0].cast(pa.float32(), safe=False)
+    else:
+        raw = raw.cast(pa.float64()) if pa.types.is_decimal(raw.type) else raw
+        values = raw.cast(pa.float32(), safe=False)
+    values = _nan_to_null(values)
+    infinite = pc.is_inf(values)
+    if pc.any(infinite).as_py():
+        bad = _either(bad, pc.fill_null(infinite, False).to_numpy(zero_copy_only=False))
+    return values, bad
+
+
+def _parse(text: pa.Array, type_: pa.DataType) -> tuple[pa.Array, _Bad]:
+    """Text to numbers. Blanks and a leading + are handled only where the plain reading fails, for they are rare."""
+    try:
+        return text.cast(type_), None
+    except pa.ArrowInvalid:
+        bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"^\+(\d)", r"\1")
+        return _cast(pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), bare), type_)
+
+
+def _cast(values: pa.Array, type_: pa.DataType) -> tuple[pa.Array, _Bad]:
+    """Casts, halving the array where that fails until only the cells at fault are left; those become null."""
+    try:
+        return values.cast(type_), None
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return pa.nulls(1, type_), np.ones(1, bool)
+    half = len(values) // 2
+    (left, left_bad), (right, right_bad) = _cast(values[:half], type_), _cast(values[half:], type_)
+    bad = np.zeros(len(values), bool)
+    bad[:half] = False if left_bad is None else left_bad
+    bad[half:] = False if right_bad is None else right_bad
+    return pa.concat_arrays([left, right]), bad
+
+
+def _nan_to_null(values: pa.Array) -> pa.Array:
+    if not pa.types.is_floating(values.type):
+        return values
+    nan = pc.is_nan(values)
+    return pc.if_else(nan, pa.scalar(None, values.type), values) if pc.any(nan).as_py() else values
+
+
+def _floor_divide(values: pa.Array, by: int) -> pa.Array:
+    whole = pc.fill_null(values, 0).to_numpy(zero_copy_only=False) // by
+    return pa.array(whole, mask=values.is_null().to_numpy(zero_copy_only=False))
+
+
+def _either(one: _Bad, other: _Bad) -> _Bad:
+    return other if one is None else one if other is None else one | other

@@ -1,0 +1,93 @@
+"""The right source for a config and its paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from easyrec_lite.config import ConfigError, Problem
+from easyrec_lite.inputs.bad_rows import BadRows
+from easyrec_lite.inputs.frame import FrameRows
+from easyrec_lite.inputs.parquet import ParquetRows
+from easyrec_lite.inputs.paths import Paths
+from easyrec_lite.inputs.rows import Rows
+from easyrec_lite.inputs.text import TextRows
+from easyrec_lite.inputs.windowed import WindowedSource
+from easyrec_lite.protos import data_pb2
+
+_Type = data_pb2.DatasetConfig
+_Opener = Callable[[data_pb2.DatasetConfig, Paths, Sequence[str] | None], Rows]
+_OPENERS: dict[int, _Opener] = {
+    _Type.CSVInput: TextRows,
+    _Type.CSVInputV2: TextRows,
+    _Type.CSVInputEx: TextRows,
+    _Type.ParquetInput: ParquetRows,
+    _Type.ParquetInputV2: ParquetRows,
+    _Type.ParquetInputV3: ParquetRows,
+    _Type.HiveParquetInput: ParquetRows,
+}
+_PARQUET_ENDINGS = (".parquet", ".pq")
+
+
+def open_source(
+    data_config: data_pb2.DatasetConfig,
+    data: Paths | pd.DataFrame,
+    *,
+    columns: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    shuffle: bool | None = None,
+    seed: int = 1,
+    epochs: int | None = 1,
+    drop_remainder: bool = False,
+    bad_rows: BadRows | None = None,
+) -> WindowedSource:
+    """Opens files or a DataFrame.
+
+    The format is that of `data_config.input_type`; files ending in .parquet or .pq are Parquet in any case, and without
+    an input_type all others are text.
+
+    Args:
+        data_config: Format, fields, and the defaults of what follows.
+        data: A path, a pattern, a comma list, a sequence of these, or a DataFrame.
+        columns: The columns to read, for example those of features, labels and weights; None means the declared ones,
+            or all of the file if none is declared.
+        batch_size: Rows a batch; None means data_config.batch_size.
+        shuffle: None means data_config.shuffle. Windows have max(shuffle_window, shuffle_buffer_size) rows.
+        seed: Seed of the shuffling.
+        epochs: How often to read everything; None means for ever.
+        drop_remainder: Leave the very last batch out if it is short.
+        bad_rows: Where unusable rows go; None only counts and logs them, within data_config.max_bad_row_share.
+
+    Raises:
+        ConfigError: Columns or types don't fit the data, or the input type isn't read here; all problems at once.
+        InputError: Files that aren't there or can't be read.
+    """
+    rows = (
+        FrameRows(data_config, data, columns) if isinstance(data, pd.DataFrame) else _open(data_config, data, columns)
+    )
+    return WindowedSource(
+        rows,
+        batch_size=data_config.batch_size if batch_size is None else batch_size,
+        window=max(data_config.shuffle_window, data_config.shuffle_buffer_size, 1),
+        shuffle=data_config.shuffle if shuffle is None else shuffle,
+        seed=seed,
+        epochs=epochs,
+        drop_remainder=drop_remainder,
+        bad_rows=bad_rows if bad_rows is not None else BadRows.from_config(data_config),
+    )
+
+
+def _open(config: data_pb2.DatasetConfig, paths: Paths, columns: Sequence[str] | None) -> Rows:
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    parts = [part for path in given for part in os.fspath(path).split(",") if part.strip()]
+    if parts and all(part.strip().endswith(_PARQUET_ENDINGS) for part in parts):
+        return ParquetRows(config, paths, columns)
+    if not config.HasField("input_type"):
+        return TextRows(config, paths, columns)
+    if (opener := _OPENERS.get(config.input_type)) is None:
+        names = ", ".join(_Type.InputType.Name(type_) for type_ in _OPENERS)
+        found = _Type.InputType.Name(config.input_type)
+        raise ConfigError([Problem("data_config.input_type", found, f"for files, one of {names}")])
+    return opener(config, paths, columns)

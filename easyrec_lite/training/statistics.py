@@ -1,0 +1,93 @@
+"""Statistics of the rows a model was trained on: exactly those, though the input reads ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from easyrec_lite.checkpoints import Checkpoint, atomic_write_text
+from easyrec_lite.features import Columns, Encoded, Statistics
+from easyrec_lite.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from easyrec_lite.training.loop import Trainer
+    from easyrec_lite.training.step import StepsResult
+
+
+class StatisticsRecorder(Callback):
+    """Gathers the statistics of the features and writes them beside each checkpoint.
+
+    `observe` sees each batch in the input pipeline, in order; the batch is counted once it has been trained.
+
+    Args:
+        path: the JSON file to write; see `features.Profile` for what is in it.
+        event_time: the column of the event time, or ''.
+        seed: of the row sample.
+    """
+
+    def __init__(self, path: Path, event_time: str = "", seed: int = 0) -> None:
+        self._path = path
+        self._event_time = event_time
+        self._statistics = Statistics(seed)
+        self._waiting: deque[Any] = deque()
+
+    def observe(self, encoded: Mapping[str, Encoded], labels: Mapping[str, tf.Tensor], columns: Columns) -> tf.Operation:
+        """An op, for the input pipeline, that remembers a batch until it has been trained."""
+        times = {"time": columns[self._event_time]} if self._event_time else {}
+        batch = (dict(encoded), dict(labels), times)
+
+        leaves = [_numpy_parts(leaf) for leaf in tf.nest.flatten(batch)]
+
+        def call(*flat: np.ndarray) -> np.int64:
+            values = iter(flat)
+            arrays = [_join([next(values) for _ in parts]) for parts in leaves]
+            self._waiting.append(tf.nest.pack_sequence_as(batch, arrays))
+            return np.int64(0)
+
+        return tf.numpy_function(call, [part for parts in leaves for part in parts], tf.int64).op
+
+    def on_start(self, trainer: Trainer) -> None:
+        """See Callback."""
+        self._waiting.clear()
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """Counts the batches that were trained."""
+        for _ in range(result.steps):
+            encoded, labels, times = self._waiting.popleft()
+            self._statistics.update(encoded, labels, times.get("time"))
+
+    def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """See Callback."""
+        atomic_write_text(self._path, self._statistics.to_json())
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """See Callback."""
+        return {}, self._statistics.state()
+
+    def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """See Callback."""
+        self._statistics = Statistics.restore(arrays)
+
+
+class _Ragged:
+    """Flat values and row_splits, as `Statistics` reads them."""
+
+    def __init__(self, flat_values: np.ndarray, row_splits: np.ndarray) -> None:
+        self.flat_values, self.row_splits = flat_values, row_splits
+
+
+def _numpy_parts(leaf: Any) -> list[tf.Tensor]:
+    if leaf is None:
+        return []
+    return [leaf.flat_values, leaf.row_splits] if isinstance(leaf, tf.RaggedTensor) else [leaf]
+
+
+def _join(parts: list[np.ndarray]) -> Any:
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else _Ragged(*parts)

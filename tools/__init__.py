@@ -1,0 +1,1 @@
+"""Scripts for people: data, benchmarks, the manual."""

@@ -1,0 +1,1 @@
+"""What the manual is generated with."""
