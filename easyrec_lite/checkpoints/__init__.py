@@ -12,6 +12,7 @@ from easyrec_lite.checkpoints.environment import environment, environment_change
 from easyrec_lite.checkpoints.errors import CheckpointError
 from easyrec_lite.checkpoints.files import (
     Files,
+    atomic_directory,
     atomic_path,
     atomic_write_bytes,
     atomic_write_json,
@@ -32,6 +33,7 @@ __all__ = [
     "Record",
     "Tensor",
     "WarmStart",
+    "atomic_directory",
     "atomic_path",
     "atomic_write_bytes",
     "atomic_write_json",

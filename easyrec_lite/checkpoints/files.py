@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -125,6 +126,33 @@ def atomic_path(path: PathLike, files: Files | None = None) -> Iterator[Path]:
         files.rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    files.sync_dir(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: PathLike, files: Files | None = None) -> Iterator[Path]:
+    """Give a temporary directory beside `path`; it gets its name, with all that is in it, when the block ends well.
+
+    For directories that others write (a SavedModel, say). `path` must not exist.
+    """
+    files = files or Files()
+    path = Path(path)
+    files.make_dirs(path.parent)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    try:
+        files.make_dir(temporary)
+        yield temporary
+        for entry in sorted(temporary.rglob("*")):
+            if entry.is_dir():
+                files.sync_dir(entry)
+            else:
+                with open(entry, "rb+") as file:
+                    files.sync(file)
+        files.sync_dir(temporary)
+        files.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     files.sync_dir(path.parent)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from typing import Any, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -39,7 +40,7 @@ class Node:
         return nodes[index] if -len(nodes) <= index < len(nodes) else None
 
 
-class Mismatch(ValueError):
+class MismatchError(ValueError):
     """A value that its field cannot hold."""
 
     def __init__(self, found: str, expected: str, hint: str = ""):
@@ -49,21 +50,21 @@ class Mismatch(ValueError):
 
 def bind(block: Block, message: Message, problems: list[Problem], path: str = "") -> Node:
     """Fills `message` from `block`; appends to `problems` whatever does not fit."""
-    return _Binder(problems, message.DESCRIPTOR).block(block, message, path)
+    return _Binder(problems, schema.descriptor_of(message)).block(block, message, path)
 
 
 def bind_value(field: FieldDescriptor, value: Value, message: Message, problems: list[Problem], path: str) -> Node:
     """Sets one field of `message`, replacing what it held; returns a node that holds the field's nodes."""
     node = Node(value.location)
     message.ClearField(field.name)
-    _Binder(problems, message.DESCRIPTOR).values(field, value, message, node, path)
+    _Binder(problems, schema.descriptor_of(message)).values(field, value, message, node, path)
     return node
 
 
 def convert(field: FieldDescriptor, scalar: Scalar) -> int | float | bool | str:
-    """The Python value of a scalar of the field's type, or Mismatch."""
+    """The Python value of a scalar of the field's type, or MismatchError."""
     if field.message_type is not None:
-        raise Mismatch(_shown(scalar), schema.describe_type(field))
+        raise MismatchError(_shown(scalar), schema.describe_type(field))
     text = scalar.text if scalar.data is None else None
     if scalar.loose and scalar.data is not None:
         text = scalar.data.decode("utf-8", "replace")
@@ -77,20 +78,20 @@ def convert(field: FieldDescriptor, scalar: Scalar) -> int | float | bool | str:
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if scalar.data is None and text in _BOOLS and not (scalar.loose and text not in ("true", "false")):
             return _BOOLS[text]
-        raise Mismatch(_shown(scalar), schema.describe_type(field))
+        raise MismatchError(_shown(scalar), schema.describe_type(field))
     return _string(field, scalar)
 
 
 def _enum(field: FieldDescriptor, scalar: Scalar, text: str | None) -> int:
-    names = field.enum_type.values_by_name
+    names = schema.enum_of(field).values_by_name
     if text is not None:
         if text in names:
             return int(names[text].number)
-        if _INTEGER.fullmatch(text) and _to_int(text) in field.enum_type.values_by_number:
+        if _INTEGER.fullmatch(text) and _to_int(text) in schema.enum_of(field).values_by_number:
             return _to_int(text)
     word = text if text is not None else (scalar.data or b"").decode("utf-8", "replace")
     hint = "write it without quotes" if word in names else did_you_mean(word, names)
-    raise Mismatch(_shown(scalar), schema.describe_type(field), hint)
+    raise MismatchError(_shown(scalar), schema.describe_type(field), hint)
 
 
 def _to_int(text: str) -> int:
@@ -107,40 +108,42 @@ def _integer(field: FieldDescriptor, scalar: Scalar, text: str | None, bounds: t
     elif text is not None and _FLOAT.fullmatch(text) and float(text.rstrip("fF")).is_integer():
         number = int(float(text.rstrip("fF")))
         if not scalar.loose:  # JSON knows only one kind of number
-            raise Mismatch(_shown(scalar), expected, f"write {number}")
+            raise MismatchError(_shown(scalar), expected, f"write {number}")
     else:
-        hint = "write it without quotes" if scalar.data is not None and _INTEGER.fullmatch(
-            scalar.data.decode("utf-8", "replace")
-        ) else ""
-        raise Mismatch(_shown(scalar), expected, hint)
+        hint = (
+            "write it without quotes"
+            if scalar.data is not None and _INTEGER.fullmatch(scalar.data.decode("utf-8", "replace"))
+            else ""
+        )
+        raise MismatchError(_shown(scalar), expected, hint)
     if not bounds[0] <= number <= bounds[1]:
-        raise Mismatch(_shown(scalar), expected)
+        raise MismatchError(_shown(scalar), expected)
     return number
 
 
 def _float(field: FieldDescriptor, scalar: Scalar, text: str | None) -> float:
     expected = schema.describe_type(field)
     if text is None:
-        raise Mismatch(_shown(scalar), expected, "write it without quotes")
+        raise MismatchError(_shown(scalar), expected, "write it without quotes")
     special = _SPECIAL_FLOAT.fullmatch(text)
     if special:
         return float(special[1] + special[2])
     if not _FLOAT.fullmatch(text):
-        raise Mismatch(_shown(scalar), expected)
+        raise MismatchError(_shown(scalar), expected)
     number = float(text.rstrip("fF"))
     largest = _MAX_FLOAT32 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else math.inf
     if not abs(number) < largest:
-        raise Mismatch(_shown(scalar), "a number that fits in a float")
+        raise MismatchError(_shown(scalar), "a number that fits in a float")
     return number
 
 
 def _string(field: FieldDescriptor, scalar: Scalar) -> str:
     if scalar.data is None:
-        raise Mismatch(_shown(scalar), "text in quotes", "" if scalar.loose else f'write "{scalar.text}"')
+        raise MismatchError(_shown(scalar), "text in quotes", "" if scalar.loose else f'write "{scalar.text}"')
     try:
         return scalar.data.decode("utf-8")
     except UnicodeDecodeError:
-        raise Mismatch(_shown(scalar), "text in UTF-8") from None
+        raise MismatchError(_shown(scalar), "text in UTF-8") from None
 
 
 def _shown(scalar: Scalar) -> str:
@@ -154,14 +157,16 @@ class _Binder:
 
     def block(self, block: Block, message: Message, path: str) -> Node:
         node = Node(block.location)
-        descriptor: Descriptor = message.DESCRIPTOR
+        descriptor = schema.descriptor_of(message)
         if descriptor.full_name == schema.STRUCT:
             self._struct(block, message, path)
             return node
         for entry in block.entries:
-            field = descriptor.fields_by_name.get(entry.name)
+            field = schema.field_named(descriptor, entry.name)
             if field is None and isinstance(entry.value, Scalar | Block | ListValue):
-                field = next((f for f in descriptor.fields if f.json_name == entry.name and _loose(entry.value)), None)
+                field = next(
+                    (f for f in schema.fields_of(descriptor) if f.json_name == entry.name and _loose(entry.value)), None
+                )
             if field is None:
                 self._unknown(entry, descriptor, node, path)
                 continue
@@ -210,14 +215,14 @@ class _Binder:
             if field.message_type is None:
                 if not isinstance(value, Scalar):
                     found = "a list in a list" if isinstance(value, ListValue) else "a block"
-                    raise Mismatch(found, schema.describe_type(field))
+                    raise MismatchError(found, schema.describe_type(field))
                 self._set(field, convert(field, value), message)
                 nodes.append(Node(location))
                 return
             if not isinstance(value, Block):
                 found = _shown(value) if isinstance(value, Scalar) else "a list in a list"
-                raise Mismatch(found, schema.describe_type(field))
-        except Mismatch as mismatch:
+                raise MismatchError(found, schema.describe_type(field))
+        except MismatchError as mismatch:
             problem = Problem(path, mismatch.found, mismatch.expected, mismatch.hint)
             self._problems.append(problem.at(value.location))
             if not field.is_repeated:
@@ -243,16 +248,21 @@ class _Binder:
             setattr(message, field.name, value)
 
     def _map_entry(self, field: FieldDescriptor, value: Block, message: Message, path: str) -> None:
-        key_field = field.message_type.fields_by_name["key"]
-        value_field = field.message_type.fields_by_name["value"]
+        key_field, value_field = schema.fields_of(cast("Descriptor", field.message_type))
         parts = {entry.name: entry.value for entry in value.entries}
         key, item = parts.get("key"), parts.get("value")
-        if not isinstance(key, Scalar) or (item is not None and not isinstance(item, Block)) or set(parts) - {"key", "value"}:
-            self._problems.append(Problem(path, "an entry of another form", '{ key: "..." value { ... } }').at(value.location))
+        if (
+            not isinstance(key, Scalar)
+            or (item is not None and not isinstance(item, Block))
+            or set(parts) - {"key", "value"}
+        ):
+            self._problems.append(
+                Problem(path, "an entry of another form", '{ key: "..." value { ... } }').at(value.location)
+            )
             return
         try:
             name = convert(key_field, key)
-        except Mismatch as mismatch:
+        except MismatchError as mismatch:
             self._problems.append(Problem(path, mismatch.found, mismatch.expected).at(key.location))
             return
         target = getattr(message, field.name)[name]
@@ -263,8 +273,10 @@ class _Binder:
     def _struct(self, block: Block, message: Message, path: str) -> None:
         """A Struct: as JSON, in protobuf's long form (`fields { key: ... }`), or as plain `name: value` entries."""
         loose = any(_loose(entry.value) for entry in block.entries)
-        if not loose and all(entry.name == "fields" and isinstance(entry.value, Block | ListValue) for entry in block.entries):
-            field = message.DESCRIPTOR.fields_by_name["fields"]
+        if not loose and all(
+            entry.name == "fields" and isinstance(entry.value, Block | ListValue) for entry in block.entries
+        ):
+            (field,) = schema.fields_of(message)
             node = Node(block.location)
             for entry in block.entries:
                 self.values(field, entry.value, message, node, schema.join(path, "fields"), entry)
@@ -274,7 +286,7 @@ class _Binder:
         except (json_format.ParseError, RecursionError) as error:
             self._problems.append(Problem(path, str(error), "names and values").at(block.location))
 
-    def _plain(self, value: Value, path: str) -> object:
+    def _plain(self, value: Value, path: str) -> Any:
         if isinstance(value, Block):
             plain: dict[str, object] = {}
             for entry in value.entries:
@@ -290,11 +302,13 @@ class _Binder:
             return value.text == "true"
         if _FLOAT.fullmatch(value.text) or _INTEGER.fullmatch(value.text):
             return float(value.text.rstrip("fF")) if "x" not in value.text.lower() else float(int(value.text, 16))
-        self._problems.append(Problem(path, _shown(value), "a number, true, false or text in quotes").at(value.location))
+        self._problems.append(
+            Problem(path, _shown(value), "a number, true, false or text in quotes").at(value.location)
+        )
         return None
 
     def _unknown(self, entry: Entry, descriptor: Descriptor, node: Node, path: str) -> None:
-        names = [field.name for field in descriptor.fields]
+        names = [field.name for field in schema.fields_of(descriptor)]
         meant = nearest(entry.name, names)
         if meant is not None:
             node.misspelt.add(meant)

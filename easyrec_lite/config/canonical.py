@@ -42,8 +42,12 @@ def canonicalize(config: pipeline_pb2.EasyRecConfig, root: Node) -> list[Problem
     _clone_shared(config, root, problems)
     _expand_groups(config, root, problems)
     for _, message in schema.walk(config):
-        for field in message.DESCRIPTOR.fields:
-            if field.name.endswith("activation") and field.cpp_type == field.CPPTYPE_STRING and message.HasField(field.name):
+        for field in schema.fields_of(message):
+            if (
+                field.name.endswith("activation")
+                and field.cpp_type == field.CPPTYPE_STRING
+                and message.HasField(field.name)
+            ):
                 setattr(message, field.name, canonical_activation(getattr(message, field.name)))
     if config.model_config.HasField("deepfm"):
         deepfm = config.model_config.deepfm
@@ -55,8 +59,8 @@ def canonicalize(config: pipeline_pb2.EasyRecConfig, root: Node) -> list[Problem
 
 def canonical_activation(name: str) -> str:
     """The short name of an activation: `relu` for `tf.nn.relu`, `linear` for no activation."""
-    short = _ACTIVATION_PREFIX.sub("", name.strip())
-    return short if short and short.lower() != "none" else "linear"
+    short = _ACTIVATION_PREFIX.sub("", name.strip().lower())
+    return short if short not in ("", "none") else "linear"
 
 
 def expand_range(name: str) -> list[str] | None:
@@ -134,7 +138,9 @@ def _expand_groups(config: pipeline_pb2.EasyRecConfig, root: Node, problems: lis
     literal = {feature.feature_name for feature in config.features}
     model = root.child("model_config") or Node()
     groups = config.model_config.feature_groups
-    for index, (group, path) in enumerate(zip(groups, schema.item_paths("model_config.feature_groups", groups), strict=True)):
+    for index, (group, path) in enumerate(
+        zip(groups, schema.item_paths("model_config.feature_groups", groups), strict=True)
+    ):
         if all(name in literal or not _RANGE.fullmatch(name) for name in group.feature_names):
             continue
         node = model.child("feature_groups", index) or Node()

@@ -56,7 +56,7 @@ def _complete_labels(config: pipeline_pb2.EasyRecConfig) -> None:
     """Labels that are not named are taken from label_fields, in their order."""
     model, labels = config.model_config, config.data_config.label_fields
     params = getattr(model, model.WhichOneof("model") or "model_params")
-    names = [field.name for field in params.DESCRIPTOR.fields]
+    names = [field.name for field in schema.fields_of(params)]
     if "task_towers" in names and params.task_towers:
         for tower, label in zip(params.task_towers, labels, strict=False):
             if not tower.label_name:

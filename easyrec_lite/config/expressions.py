@@ -187,11 +187,11 @@ def _convert(node: ast.AST, names: Mapping[str, str], depth: int) -> Expression:
         return tuple(_convert(each, names, depth + 1) for each in nodes)
 
     match node:
-        case ast.Constant(value=bool()):
-            return Number(float(node.value))
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=bool() as value):
+            return Number(float(value))
+        case ast.Constant(value=int() | float() as value):
             try:
-                return Number(float(node.value))
+                return Number(float(value))
             except OverflowError:
                 raise ExpressionError("a number of that size", "a number that fits in a float") from None
         case ast.Name(id=name):
@@ -220,7 +220,9 @@ def _convert(node: ast.AST, names: Mapping[str, str], depth: int) -> Expression:
             return Call("where", inner(test, body, orelse))
         case ast.Call(func=func, args=arguments, keywords=[]) if not any(isinstance(a, ast.Starred) for a in arguments):
             return _call(func, inner(*arguments))
-    raise ExpressionError(quote(ast.unparse(node)), "numbers, + - * / **, comparisons and functions", "no Python is run")
+    raise ExpressionError(
+        quote(ast.unparse(node)), "numbers, + - * / **, comparisons and functions", "no Python is run"
+    )
 
 
 def _call(function: ast.AST, arguments: tuple[Expression, ...]) -> Expression:

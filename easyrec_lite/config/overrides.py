@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from google.protobuf.message import Message
 
 from easyrec_lite.config import schema
-from easyrec_lite.config.binding import Mismatch, Node, bind_value, convert
+from easyrec_lite.config.binding import MismatchError, Node, bind_value, convert
 from easyrec_lite.config.json_syntax import parse_json, parse_json_value
-from easyrec_lite.config.paths import AnyTarget, StructTarget, Target, find, route
 from easyrec_lite.config.problems import ConfigError, Location, Problem, quote
-from easyrec_lite.config.syntax import Scalar, Value, parse_text
+from easyrec_lite.config.syntax import ListValue, Scalar, Value, parse_text
+from easyrec_lite.config.targets import AnyTarget, StructTarget, Target, find, route
 
 Overrides = Sequence[str] | Mapping[str, object]
 
@@ -34,16 +34,16 @@ def apply_overrides(message: Message, overrides: Overrides) -> None:
 def override(message: Message, root: Node, overrides: Overrides) -> list[Problem]:
     """Sets fields and notes their new places in `root`; returns the problems."""
     problems: list[Problem] = []
+    items: list[tuple[str, object, str]] = []
     if isinstance(overrides, Mapping):
         items = [(paths, value, f"override {paths}") for paths, value in overrides.items()]
     else:
-        items = []
         for text in overrides:
-            paths, found, value = _split(text)
+            paths, found, written = _split(text)
             if not found:
                 problems.append(Problem(text, quote(text), "path=value").at(Location(f"override {text}", 1, 1)))
                 continue
-            items.append((paths, _Text(value), f"override {text}"))
+            items.append((paths, _Text(written), f"override {text}"))
     for paths, value, source in items:
         for path in _split_paths(paths):
             place = Location(source, 1, 1)
@@ -107,7 +107,7 @@ def _set(target: AnyTarget, value: object, source: str) -> list[Problem]:
     if isinstance(syntax, Scalar) and target.field.message_type is None:
         try:
             target.set(convert(target.field, syntax))
-        except Mismatch as mismatch:
+        except MismatchError as mismatch:
             problems.append(Problem(target.path, mismatch.found, mismatch.expected, mismatch.hint))
         return problems
     bind_value(target.field, syntax, scratch, problems, target.path)
@@ -143,8 +143,8 @@ def _with_strings(value: Value) -> Value:
     """[a, b] of a list of texts means ["a", "b"]."""
     if isinstance(value, Scalar):
         return value if value.data is not None else Scalar(value.text, value.text.encode(), value.location)
-    if hasattr(value, "items"):
-        return type(value)(tuple(_with_strings(item) for item in value.items), value.location)
+    if isinstance(value, ListValue):
+        return ListValue(tuple(_with_strings(item) for item in value.items), value.location)
     return value
 
 
@@ -169,5 +169,7 @@ def _note(message: Message, root: Node, target: AnyTarget, place: Location) -> N
         nodes += [Node(node.location) for _ in range(index + 1 - len(nodes))]
         if number == len(steps) - 1:
             whole = isinstance(target, Target) and target.is_list
-            nodes[:] = [Node(place) for _ in target.get()] if whole else [*nodes[:index], Node(place), *nodes[index + 1 :]]
+            nodes[:] = (
+                [Node(place) for _ in target.get()] if whole else [*nodes[:index], Node(place), *nodes[index + 1 :]]
+            )
         node = nodes[index] if index < len(nodes) else node

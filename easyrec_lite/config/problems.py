@@ -64,6 +64,7 @@ class Problem:
     def __str__(self) -> str:
         place = str(Location(self.file, self.line, self.column)) if self.file else ""
         head = "".join(f"{part}: " for part in (place, self.path) if part)
+        head += "warning: " if self.severity is WARNING else ""
         expected = f", expected {self.expected}" if self.expected else ""
         return f"{head}found {self.found}{expected}" + (f" ({self.hint})" if self.hint else "")
 

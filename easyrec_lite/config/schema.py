@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
-from google.protobuf.descriptor import Descriptor, EnumValueDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, EnumValueDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from easyrec_lite.config.problems import one_of
 from easyrec_lite.protos import options_pb2
 
+_OPTIONS: Any = options_pb2
 SUPPORTED: int = options_pb2.SUPPORTED
 PLANNED: int = options_pb2.PLANNED
 NO_EFFECT: int = options_pb2.NO_EFFECT
@@ -48,6 +50,28 @@ _INTEGER_RANGES = {
 }
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _PLAIN_KEY = re.compile(r"[^\[\]\"'<>=!*:\s]+")
+
+
+def descriptor_of(message: Message) -> Descriptor:
+    """The schema of a message."""
+    return cast("Descriptor", message.DESCRIPTOR)
+
+
+def fields_of(message: Message | Descriptor) -> list[FieldDescriptor]:
+    """The fields that the message's schema has."""
+    descriptor = message.DESCRIPTOR if isinstance(message, Message) else message
+    return list(cast("Sequence[FieldDescriptor]", descriptor.fields))
+
+
+def field_named(message: Message | Descriptor, name: str) -> FieldDescriptor | None:
+    """The field of that name, if the schema has it."""
+    descriptor = message.DESCRIPTOR if isinstance(message, Message) else message
+    return cast("FieldDescriptor | None", descriptor.fields_by_name.get(name))
+
+
+def enum_of(field: FieldDescriptor) -> EnumDescriptor:
+    """The enum of a field that holds one."""
+    return cast("EnumDescriptor", field.enum_type)
 
 
 def integer_range(field: FieldDescriptor) -> tuple[int, int] | None:
@@ -88,29 +112,29 @@ def describe_type(field: FieldDescriptor) -> str:
 
 def supported_values(field: FieldDescriptor) -> list[EnumValueDescriptor]:
     """The values of an enum field that are implemented."""
-    return [value for value in field.enum_type.values if value_support(value)[0] in (SUPPORTED, NO_EFFECT)]
+    return [value for value in enum_of(field).values if value_support(value)[0] in (SUPPORTED, NO_EFFECT)]
 
 
 def support(field: FieldDescriptor) -> tuple[int, str]:
     """How far the field is supported, and the advice that goes with it."""
     extensions = field.GetOptions().Extensions
-    return extensions[options_pb2.support], extensions[options_pb2.advice]
+    return extensions[_OPTIONS.support], extensions[_OPTIONS.advice]
 
 
 def value_support(value: EnumValueDescriptor) -> tuple[int, str]:
     """How far an enum value is supported, and the advice that goes with it."""
     extensions = value.GetOptions().Extensions
-    return extensions[options_pb2.value_support], extensions[options_pb2.value_advice]
+    return extensions[_OPTIONS.value_support], extensions[_OPTIONS.value_advice]
 
 
 def is_required(field: FieldDescriptor) -> bool:
     """Whether the field must be written; one that has a default need not be, as in EasyRec."""
-    return field.GetOptions().Extensions[options_pb2.required] and not field.has_default_value
+    return field.GetOptions().Extensions[_OPTIONS.required] and not field.has_default_value
 
 
 def is_secret(field: FieldDescriptor) -> bool:
     """Whether the field holds a reference to a secret."""
-    return field.GetOptions().Extensions[options_pb2.secret]
+    return field.GetOptions().Extensions[_OPTIONS.secret]
 
 
 def has_default(message: Message, field: FieldDescriptor) -> bool:
@@ -120,6 +144,13 @@ def has_default(message: Message, field: FieldDescriptor) -> bool:
     if field.message_type is not None:
         return not message.HasField(field.name)
     return bool(getattr(message, field.name) == field.default_value)
+
+
+def is_missing(message: Message, field: FieldDescriptor) -> bool:
+    """Whether a required field was not written, or holds nothing."""
+    if field.is_repeated:
+        return len(getattr(message, field.name)) == 0
+    return not message.HasField(field.name) or getattr(message, field.name) == ""
 
 
 def effective_name(message: Message) -> str | None:

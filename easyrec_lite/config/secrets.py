@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from easyrec_lite.config import schema
@@ -16,7 +17,9 @@ M = TypeVar("M", bound=Message)
 
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 # Settings of Kafka clients that carry a secret, in lists of "key=value".
-_SECRET_SETTING = re.compile(r"(?P<key>[\w.]*(password|passwd|secret|token|jaas\.config|key\.pem)[\w.]*)\s*=\s*(?P<value>.*)")
+_SECRET_SETTING = re.compile(
+    r"(?P<key>[\w.]*(password|passwd|secret|token|jaas\.config|key\.pem)[\w.]*)\s*=\s*(?P<value>.*)"
+)
 
 
 def is_reference(value: str) -> bool:
@@ -86,6 +89,6 @@ def _redact(message: Message) -> None:
         _redact(child)
 
 
-def _settings(field: object, value: object) -> list[str]:
+def _settings(field: FieldDescriptor, value: Any) -> list[str]:
     """The "key=value" lines of a Kafka client's settings."""
-    return list(value) if getattr(field, "name", "") in ("config_global", "config_topic") and not isinstance(value, str) else []  # type: ignore[call-overload]
+    return list(value) if field.name in ("config_global", "config_topic") and field.is_repeated else []

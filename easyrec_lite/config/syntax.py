@@ -7,6 +7,7 @@ error and knows where everything stands.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -104,7 +105,7 @@ def parse_text(text: str, file: str) -> tuple[Block, list[Problem]]:
 
 def _tokenize(text: str) -> list[_Token]:
     # Only "\n" ends a line, as in protobuf; str.splitlines() would also cut at characters such as U+2028.
-    tokenizer = text_format.Tokenizer(text.split("\n"))
+    tokenizer: Any = text_format.Tokenizer(text.split("\n"))
     tokens: list[_Token] = []
     while not tokenizer.AtEnd():
         position = tokenizer.ParseError("")

@@ -1,7 +1,7 @@
 """Features: raw columns to ids and numbers, the same in training and in serving.
 
-    features = build_features(config)
-    encoded = {name: feature.encode(columns) for name, feature in features.items()}
+features = build_features(config)
+encoded = {name: feature.encode(columns) for name, feature in features.items()}
 """
 
 from easyrec_lite.features.base import Column, Columns, Encoded, Feature, Ids, Numbers

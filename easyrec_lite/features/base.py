@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
-from easyrec_lite.protos import data_pb2, feature_pb2
+from easyrec_lite.config import Problem
+from easyrec_lite.protos import feature_pb2
 
-Column = tf.Tensor | tf.RaggedTensor
-Columns = Mapping[str, Column]
-# Declared types of the columns by name; empty where the config leaves them to be read from the files.
-ColumnTypes = Mapping[str, "data_pb2.DatasetConfig.FieldType.ValueType"]
+Column: TypeAlias = "tf.Tensor | tf.RaggedTensor"
+Columns: TypeAlias = Mapping[str, Column]
+# Declared types (DatasetConfig.FieldType) of the columns; empty where they are left to be read from the files.
+ColumnTypes: TypeAlias = Mapping[str, int]
 
 
 class Ids(NamedTuple):
@@ -41,7 +41,7 @@ class Numbers(NamedTuple):
     values: tf.Tensor | tf.RaggedTensor
 
 
-Encoded = Ids | Numbers
+Encoded: TypeAlias = Ids | Numbers
 
 
 class Feature(tf.Module, abc.ABC):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
+from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.features.base import Column, Columns, ColumnTypes, Feature, Ids, feature_path
 from easyrec_lite.features.id_mapping import HashBuckets, mapping_problems
 from easyrec_lite.features.text import tokens_of
@@ -20,8 +20,9 @@ class ComboFeature(Feature):
     fingerprints of strings, chained by FingerprintCat64, modulo `hash_bucket_size`; integers enter as they are, not as
     strings. With it the strings are joined and the result hashed like an IdFeature's.
 
-    A column has several values if `combo_input_seps` gives it a separator, or if it is a list column. A row where one
-    of those is empty has no combination; '' in a column of single values is a value like any other.
+    A column has several values if `combo_input_seps` gives it a separator, and may then hold lists. Such columns enter
+    the cross, or the joined string, before those of one value (the order of TensorFlow's op, so EasyRec's too). A row
+    where one of them is empty has no combination; '' in a column of one value is a value like any other.
     """
 
     inputs_allowed = (2, None)
@@ -34,6 +35,7 @@ class ComboFeature(Feature):
         self.multi_valued = any(self._separators)
 
     def encode(self, columns: Columns) -> Ids:
+        """See Feature."""
         values = [self._values(columns[name], sep) for name, sep in zip(self.inputs, self._separators, strict=True)]
         separator = self.config.combo_join_sep
         if separator:
@@ -57,16 +59,20 @@ class ComboFeature(Feature):
         """String or int64, `[B]` or ragged."""
         if separator:
             column = tokens_of(column, separator)
+        elif isinstance(column, tf.RaggedTensor):
+            found = "no separator for a column of lists"
+            raise ConfigError([Problem(f"{self.path}.combo_input_seps", found, "any character, to mark the column")])
         return _map(column, self._hash.text) if column.dtype.is_floating else column
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
+        """See Feature."""
         yield from super().problems(config, types)
         path = feature_path(config)
         if config.hash_bucket_size:
             yield from mapping_problems(config, types)
         else:
-            yield Problem(f"{path}.hash_bucket_size", "not set", "the number of buckets that the combinations are hashed to")
+            yield Problem(f"{path}.hash_bucket_size", "not set", "the number of buckets to hash to")
         separators, inputs = len(config.combo_input_seps), len(config.input_names)
         if separators and separators != inputs:
             yield Problem(

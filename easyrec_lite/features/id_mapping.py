@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import ConfigError, Problem
+from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.features.base import ColumnTypes, feature_path
 from easyrec_lite.features.text import as_text, parse_integers
 from easyrec_lite.protos import data_pb2, feature_pb2
@@ -64,6 +64,7 @@ class HashBuckets(IdMapping):
         self._path = path
 
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         return tf.strings.to_hash_bucket_fast(self.text(values), self.num_ids)
 
     def text(self, values: tf.Tensor) -> tf.Tensor:
@@ -95,9 +96,11 @@ class Vocabulary(IdMapping):
         self._table = tf.lookup.StaticHashTable(initializer, default_value=-1)
 
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         return tf.maximum(self._table.lookup(as_text(values)), 0)
 
     def unknown(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         text = as_text(values)
         return tf.not_equal(text, "") & (self._table.lookup(text) < 0)
 
@@ -113,11 +116,13 @@ class Buckets(IdMapping):
         self.num_ids = num_ids
 
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         numbers, valid = parse_integers(values)
         ids = tf.where(self._inside(numbers), numbers, 0)
         return ids if valid is None else tf.where(valid, ids, -1)
 
     def cells(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         numbers, valid = parse_integers(values)
         given = tf.not_equal(numbers, -1)
         if valid is not None:
@@ -125,6 +130,7 @@ class Buckets(IdMapping):
         return tf.where(given, tf.where(self._inside(numbers), numbers, 0), -1)
 
     def unknown(self, values: tf.Tensor) -> tf.Tensor:
+        """See IdMapping."""
         numbers, valid = parse_integers(values)
         outside = ~self._inside(numbers)
         if valid is None:
@@ -164,7 +170,8 @@ def mapping_problems(config: feature_pb2.FeatureConfig, types: ColumnTypes) -> I
     if config.hash_bucket_size:
         if config.hash_bucket_size > _INT64_MAX:
             yield Problem(f"{path}.hash_bucket_size", str(config.hash_bucket_size), f"at most {_INT64_MAX}")
-        hashed = config.input_names if config.feature_type == feature_pb2.FeatureConfig.ComboFeature else config.input_names[:1]
+        is_combo = config.feature_type == feature_pb2.FeatureConfig.ComboFeature
+        hashed = config.input_names if is_combo else config.input_names[:1]
         if config.precision <= 0 and any(types.get(name) in _FLOATS for name in hashed):
             yield _precision_problem(path)
     elif config.vocab_list:
@@ -188,12 +195,12 @@ def _vocabulary_problems(path: str, words: Sequence[str]) -> Iterable[Problem]:
         yield Problem(path, "no words", "one word a line")
     repeated = [word for word, count in Counter(words).items() if count > 1]
     if repeated:
-        yield Problem(path, f"{', '.join(repeated[:5])} more than once", "distinct words", "Remove the repetitions.")
+        yield Problem(path, f"{', '.join(repeated[:5])} more than once", "distinct words", "remove the repetitions")
 
 
 def _missing_problem(path: str) -> Problem:
     expected = "one of hash_bucket_size, vocab_list, vocab_file, num_buckets"
-    return Problem(path, "none of them", expected, "hash_bucket_size suits ids that are not known beforehand.")
+    return Problem(path, "none of them", expected, "hash_bucket_size suits ids that are not known beforehand")
 
 
 def _precision_problem(path: str) -> Problem:
@@ -201,5 +208,5 @@ def _precision_problem(path: str) -> Problem:
         f"{path}.precision",
         "not set, while the column holds floats",
         "the number of digits after the point, above 0",
-        "Floats are hashed as text, which needs a fixed number of digits; or use a RawFeature with boundaries.",
+        "floats are hashed as text, with a fixed number of digits; or use a RawFeature with boundaries",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
+from easyrec_lite.config import Problem
 from easyrec_lite.features.base import Column, Columns
 from easyrec_lite.features.text import parse_numbers, split_steps
 from easyrec_lite.protos import data_pb2
@@ -53,13 +53,13 @@ def _read(column: Column, label: _Label) -> tf.Tensor:
     shape = [-1, label.dim] if label.dim > 1 else [-1]
     if isinstance(column, tf.RaggedTensor):
         complete = tf.reduce_all(tf.equal(column.row_lengths(), label.dim))
-        message = f"Label column {label.name!r}: found a row with another number of values; expected {label.dim}."
+        message = f"Label column {label.name}: found a row with another number of values; expected {label.dim}."
         with tf.control_dependencies([tf.debugging.Assert(complete, [message])]):
             column = tf.identity(column.flat_values)
     numbers, valid = parse_numbers(column)
     message = (
-        f"Label column {label.name!r}: found a value that is no finite number. Mend the rows, or set the column's "
-        "input_type to FLOAT or INT64, so that such rows are counted and skipped."
+        f"Label column {label.name}: found a value that is no finite number. Mend the rows, or give the column the "
+        "input_type FLOAT or INT64, so that such rows are counted and skipped."
     )
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [message])]):
         return tf.reshape(numbers, shape)
@@ -71,7 +71,7 @@ def label_problems(config: data_pb2.DatasetConfig) -> Iterable[Problem]:
     for field in ("label_sep", "label_dim"):
         given = len(getattr(config, field))
         if given > labels:
-            yield Problem(f"data_config.{field}", f"{given} values", f"at most one for each of the {labels} label_fields")
+            yield Problem(f"data_config.{field}", f"{given} values", f"at most {labels}, one a label")
     for label, dim in zip(config.label_fields, config.label_dim, strict=False):
         if dim == 0:
             yield Problem("data_config.label_dim", f"0 for label {label}", "1 or more")
@@ -81,5 +81,5 @@ def label_problems(config: data_pb2.DatasetConfig) -> Iterable[Problem]:
             "data_config.extra_label_func",
             names,
             "no function",
-            "Code in a config is not run; compute the label where the data is made and list it in label_fields.",
+            "code in a config is not run; compute the label where the data is made and list it in label_fields",
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
+from easyrec_lite.config import Problem
 from easyrec_lite.features.base import Columns, ColumnTypes, Feature, Ids, feature_path
 from easyrec_lite.features.id_mapping import HashBuckets, mapping_problems
 from easyrec_lite.features.tag_feature import split_pairs
@@ -32,6 +32,7 @@ class LookupFeature(Feature):
         self._kv_separator = config.kv_separator or ":"
 
     def encode(self, columns: Columns) -> Ids:
+        """See Feature."""
         wanted = self._hash.text(columns[self.inputs[0]])
         pairs = tokens_of(columns[self.inputs[1]], self.config.separator)
         keys, values = split_pairs(as_text(pairs.values), self._kv_separator)
@@ -41,6 +42,7 @@ class LookupFeature(Feature):
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
+        """See Feature."""
         yield from super().problems(config, types)
         path = feature_path(config)
         if config.hash_bucket_size:

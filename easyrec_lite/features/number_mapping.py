@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import WARNING, Problem
+from easyrec_lite.config import WARNING, Problem
 from easyrec_lite.features.base import feature_path
-from easyrec_lite.features.normalizer import Normalizer, normalizer_problems
+from easyrec_lite.features.formula import Formula, formula_problems
 from easyrec_lite.protos import feature_pb2
 
 
@@ -17,7 +17,7 @@ class NumberMapping(tf.Module):
     """What RawFeature, and SequenceFeature with raw steps, do to a number.
 
     In this order: `min_val`/`max_val` scale it to (x - min) / (max - min), not clipped; `normalizer_fn` is applied;
-    then `boundaries` give len + 1 buckets (-inf, b0), [b0, b1), ..., [bn, inf); or else `num_buckets` with a scale gives
+    then `boundaries` give len + 1 buckets (-inf, b0), [b0, b1), ..., [bn, inf); else `num_buckets` with a scale gives
     the boundaries k / num_buckets for k = 0 .. num_buckets-1, so num_buckets + 1 buckets, the first of them for values
     below min_val (both as in EasyRec).
 
@@ -30,7 +30,8 @@ class NumberMapping(tf.Module):
         super().__init__(name="number_mapping")
         self._scale = config.max_val > config.min_val
         self._min, self._range = config.min_val, config.max_val - config.min_val
-        self._normalizer = Normalizer(config.normalizer_fn) if config.normalizer_fn else None
+        path = f"{feature_path(config)}.normalizer_fn"
+        self._normalizer = Formula(config.normalizer_fn, ("x",), path) if config.normalizer_fn else None
         boundaries = list(config.boundaries)
         if not boundaries and self._scale and config.num_buckets > 1:
             boundaries = [k / config.num_buckets for k in range(config.num_buckets)]
@@ -42,8 +43,7 @@ class NumberMapping(tf.Module):
         if self._scale:
             numbers = (numbers - self._min) / self._range
         if self._normalizer is not None:
-            numbers = self._normalizer(numbers)
-            numbers = tf.where(tf.math.is_finite(numbers), numbers, 0.0)
+            numbers = self._normalizer(x=numbers)
         return numbers
 
     def bucketize(self, numbers: tf.Tensor) -> tf.Tensor:
@@ -56,15 +56,17 @@ def number_problems(config: feature_pb2.FeatureConfig) -> Iterable[Problem]:
     path = feature_path(config)
     if any(left >= right for left, right in pairwise(config.boundaries)):
         found = ", ".join(f"{boundary:g}" for boundary in config.boundaries)
-        yield Problem(f"{path}.boundaries", found, "strictly ascending numbers", "Sort them and remove the repetitions.")
+        yield Problem(f"{path}.boundaries", found, "strictly ascending numbers", "sort them, each once")
     if config.max_val < config.min_val:
-        yield Problem(f"{path}.max_val", f"{config.max_val:g}, below min_val {config.min_val:g}", "a number above min_val")
+        found = f"{config.max_val:g}, below min_val {config.min_val:g}"
+        yield Problem(f"{path}.max_val", found, "a number above min_val")
     if config.num_buckets > 1 and not config.boundaries and config.max_val <= config.min_val:
         yield Problem(
             f"{path}.num_buckets",
             f"{config.num_buckets} without a range",
             "min_val and max_val as well",
-            "Without them num_buckets does nothing here: the numbers stay numbers.",
+            "without them num_buckets does nothing here: the numbers stay numbers",
             severity=WARNING,
         )
-    yield from normalizer_problems(config)
+    if config.normalizer_fn:
+        yield from formula_problems(config.normalizer_fn, ("x",), f"{path}.normalizer_fn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 FORMAT = "easyrec_lite.profile/1"
 # Probabilities of the quantiles in a NumberProfile.
@@ -39,7 +40,7 @@ class IdProfile:
     Attributes:
         count: how many ids, missing ones left out.
         distinct: how many different ones, estimated.
-        histogram: how many fell into each of the 1024 hashed buckets. The hash is fixed, so that histograms of different
+        histogram: how many fell into each of the 1024 hashed buckets. The hash is fixed, so histograms of different
             runs can be compared.
         lengths: number of ids a row, or of steps in a sequence; None where each row has one.
     """
@@ -130,7 +131,7 @@ class Profile:
         )
 
 
-def _feature(content: dict) -> FeatureProfile:
+def _feature(content: dict[str, Any]) -> FeatureProfile:
     ids = content["ids"]
     if ids is not None:
         lengths = ids["lengths"]

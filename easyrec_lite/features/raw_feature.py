@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import ConfigError, Problem
+from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.features.base import Column, Columns, ColumnTypes, Encoded, Feature, Ids, Numbers, feature_path
 from easyrec_lite.features.number_mapping import NumberMapping, number_problems
 from easyrec_lite.features.text import parse_numbers, split_steps
@@ -42,6 +42,7 @@ class RawFeature(Feature):
             self.multi_valued = self._dim > 1
 
     def encode(self, columns: Columns) -> Encoded:
+        """See Feature."""
         numbers = self._numbers.normalize(self._read(columns[self.inputs[0]])[0])
         if self._numbers.num_ids is None:
             return Numbers(numbers)
@@ -51,6 +52,7 @@ class RawFeature(Feature):
         return Ids(tf.RaggedTensor.from_tensor(buckets + tf.range(self._dim, dtype=tf.int64) * self._numbers.num_ids))
 
     def count_unknown(self, columns: Columns) -> tf.Tensor:
+        """See Feature."""
         column = columns[self.inputs[0]]
         given, valid = self._read(column)[1:]
         return tf.math.count_nonzero(given & ~valid)
@@ -74,6 +76,7 @@ class RawFeature(Feature):
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
+        """See Feature."""
         yield from super().problems(config, types)
         yield from number_problems(config)
         path = feature_path(config)

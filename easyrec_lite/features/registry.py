@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from easyrec_lite.config.problems import ERROR, ConfigError, Problem, one_of
-from easyrec_lite.features.base import ColumnTypes, Feature, feature_name, feature_path
+from easyrec_lite.config import ERROR, ConfigError, Problem
+from easyrec_lite.features.base import ColumnTypes, Feature, feature_name
 from easyrec_lite.features.combo_feature import ComboFeature
+from easyrec_lite.features.expr_feature import ExprFeature
 from easyrec_lite.features.id_feature import IdFeature
 from easyrec_lite.features.labels import label_problems
 from easyrec_lite.features.lookup_feature import LookupFeature
@@ -24,6 +25,7 @@ FEATURE_TYPES: Mapping[int, type[Feature]] = {
     _Type.ComboFeature: ComboFeature,
     _Type.LookupFeature: LookupFeature,
     _Type.SequenceFeature: SequenceFeature,
+    _Type.ExprFeature: ExprFeature,
 }
 
 
@@ -37,10 +39,7 @@ def build_features(config: pipeline_pb2.EasyRecConfig) -> dict[str, Feature]:
     """
     types = _column_types(config)
     errors = [
-        problem
-        for feature in config.features
-        for problem in _problems(feature, types)
-        if problem.severity is ERROR
+        problem for feature in config.features for problem in _problems(feature, types) if problem.severity is ERROR
     ]
     if errors:
         raise ConfigError(errors)
@@ -61,13 +60,8 @@ def check(config: pipeline_pb2.EasyRecConfig) -> Iterable[Problem]:
 
 def _problems(feature: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
     if feature.feature_type == _Type.PassThroughFeature:
-        return
-    kind = FEATURE_TYPES.get(feature.feature_type)
-    if kind is None:
-        known = [_Type.Name(number) for number in FEATURE_TYPES]
-        yield Problem(f"{feature_path(feature)}.feature_type", _Type.Name(feature.feature_type), one_of(known))
-    else:
-        yield from kind.problems(feature, types)
+        return ()
+    return FEATURE_TYPES[feature.feature_type].problems(feature, types)
 
 
 def _column_types(config: pipeline_pb2.EasyRecConfig) -> ColumnTypes:

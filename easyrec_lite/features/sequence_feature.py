@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
+from easyrec_lite.config import Problem
 from easyrec_lite.features.base import Columns, ColumnTypes, Encoded, Feature, Ids, Numbers, feature_path
 from easyrec_lite.features.id_mapping import id_mapping, mapping_problems
 from easyrec_lite.features.number_mapping import NumberMapping, number_problems
@@ -23,9 +23,9 @@ class SequenceFeature(Feature):
     Output by `sub_feature_type`:
 
     - IdFeature: `Ids [B, None]`; `[B, None, None]` if steps have several values, split by `seq_multi_sep`.
-    - RawFeature with `boundaries`, or `num_buckets` between `min_val` and `max_val`: `Ids [B, None]`, one bucket a step.
-    - RawFeature else: `Numbers [B, None, D]`, D = `raw_input_dim` numbers a step, split by `seq_multi_sep` and filled up
-      with 0; `sequence_length`, where set, limits the steps too.
+    - RawFeature with `boundaries`, or `num_buckets` between `min_val` and `max_val`: `Ids [B, None]`, a bucket a step.
+    - RawFeature else: `Numbers [B, None, D]`, D = `raw_input_dim` numbers a step, split by `seq_multi_sep` and filled
+      up with 0; `sequence_length`, where set, limits the steps too.
 
     A string is split by `separator`; list columns are taken as they are. The empty string is a row without steps (in
     EasyRec: one step of ''). An empty step between two others stays, so that parallel sequences stay aligned: its ''
@@ -51,6 +51,7 @@ class SequenceFeature(Feature):
                 self._most = min(self._most or config.sequence_length, config.sequence_length)
 
     def encode(self, columns: Columns) -> Encoded:
+        """See Feature."""
         steps = self._steps(columns)
         if self._mapping is not None:
             steps = self._split_values(steps)
@@ -64,6 +65,7 @@ class SequenceFeature(Feature):
         return Ids(steps.with_values(tf.reshape(self._numbers.bucketize(numbers), [-1])))
 
     def count_unknown(self, columns: Columns) -> tf.Tensor:
+        """See Feature."""
         steps = self._first(self._steps(columns))
         if self._mapping is not None:
             return tf.math.count_nonzero(self._mapping.unknown(self._split_values(steps).flat_values))
@@ -93,6 +95,7 @@ class SequenceFeature(Feature):
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
+        """See Feature."""
         yield from super().problems(config, types)
         path = feature_path(config)
         if not config.separator:
@@ -104,9 +107,9 @@ class SequenceFeature(Feature):
         elif config.sub_feature_type == _Type.RawFeature:
             yield from number_problems(config)
             if config.raw_input_dim > 1 and not config.seq_multi_sep:
-                yield Problem(f"{path}.seq_multi_sep", "not set", f"what separates the {config.raw_input_dim} numbers of a step")
+                yield Problem(f"{path}.seq_multi_sep", "not set", "the character between the numbers of a step")
             if config.raw_input_dim > 1 and NumberMapping(config).num_ids is not None:
-                yield Problem(f"{path}.raw_input_dim", str(config.raw_input_dim), "1, as the numbers are cut into buckets")
+                yield Problem(f"{path}.raw_input_dim", str(config.raw_input_dim), "1, where numbers become buckets")
         else:
             found = _Type.Name(config.sub_feature_type)
             yield Problem(f"{path}.sub_feature_type", found, "IdFeature or RawFeature")

@@ -16,6 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 HISTOGRAM_BUCKETS = 1024
 _SLOTS = 65536  # of the distinct count; a multiple of HISTOGRAM_BUCKETS
+_AT_ONCE = 1000000  # ids hashed in one pass, so that its arrays stay in the cache
 _SLOTS_A_BUCKET_LOG2 = int(math.log2(_SLOTS // HISTOGRAM_BUCKETS))
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -201,21 +202,34 @@ class IdCounts:
 
     def update(self, ids: Sequence[npt.NDArray[np.int64]]) -> None:
         """Adds the ids `[N]` of each feature."""
-        if not ids:
-            return
-        flat = np.concatenate(ids)
-        sizes = [len(part) for part in ids]
+        group: list[tuple[int, npt.NDArray[np.int64]]] = []
+        waiting = 0
+        for place, part in enumerate(ids):
+            for start in range(0, len(part), _AT_ONCE):
+                piece = part[start : start + _AT_ONCE]
+                if waiting + len(piece) > _AT_ONCE:
+                    self._add(group)
+                    group, waiting = [], 0
+                group.append((place, piece))
+                waiting += len(piece)
+        if group:
+            self._add(group)
+
+    def _add(self, group: Sequence[tuple[int, npt.NDArray[np.int64]]]) -> None:
+        flat = np.concatenate([piece for _, piece in group])
+        places = np.repeat(np.array([place for place, _ in group]), [len(piece) for _, piece in group])
         hashed = flat.view(np.uint64) * _GOLDEN
         hashed ^= hashed >> np.uint64(32)
         hashed *= _MIX[1]
         hashed >>= np.uint64(48)
         slots = hashed.view(np.int64)
         slots[flat < 0] = _SLOTS
-        features = np.arange(len(ids), dtype=np.int64)
-        self._seen.reshape(-1)[slots + np.repeat(features * (_SLOTS + 1), sizes)] = True
+        self._seen.reshape(-1)[slots + places * (_SLOTS + 1)] = True
+        first, last = group[0][0], group[-1][0] + 1
         slots >>= _SLOTS_A_BUCKET_LOG2
-        slots += np.repeat(features * (HISTOGRAM_BUCKETS + 1), sizes)
-        self.counts += np.bincount(slots, minlength=self.counts.size).reshape(self.counts.shape)
+        slots += (places - first) * (HISTOGRAM_BUCKETS + 1)
+        counts = self.counts[first:last]
+        counts += np.bincount(slots, minlength=counts.size).reshape(counts.shape)
 
     def histogram(self, feature: str) -> npt.NDArray[np.int64]:
         """Counts of the hashed buckets."""

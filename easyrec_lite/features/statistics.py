@@ -184,7 +184,8 @@ class Statistics:
         values = self._sample.values(column)
         inner = np.nanquantile(values, QUANTILE_GRID[1:-1]) if not np.isnan(values).all() else np.full(99, least)
         quantiles = [least, *inner.tolist(), greatest]
-        return NumberProfile(count, float(self._moments.mean[place]), self._moments.std(column), least, greatest, quantiles)
+        mean, std = float(self._moments.mean[place]), self._moments.std(column)
+        return NumberProfile(count, mean, std, least, greatest, quantiles)
 
     # ---- state
 
@@ -231,7 +232,7 @@ def _below(state: Mapping[str, np.ndarray], prefix: str) -> Arrays:
 
 def _same(what: str, known: tuple[str, ...], found: Any) -> None:
     if len(known) != len(found) or any(name not in found for name in known):
-        raise ValueError(f"The {what} of a batch differ from the first one's. Received: {sorted(found)}; {sorted(known)}.")
+        raise ValueError(f"The {what} differ from those seen so far, {sorted(known)}. Received: {sorted(found)}.")
 
 
 def _arrays(values: Any) -> tuple[np.ndarray, np.ndarray | None]:

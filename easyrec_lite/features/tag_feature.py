@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from easyrec_lite.config.problems import Problem
+from easyrec_lite.config import Problem
 from easyrec_lite.features.base import Column, Columns, ColumnTypes, Feature, Ids, feature_path
 from easyrec_lite.features.id_mapping import Buckets, id_mapping, mapping_problems
-from easyrec_lite.features.text import drop, parse_numbers, split_tokens, tokens_of
+from easyrec_lite.features.text import drop, parse_numbers, tokens_of
 from easyrec_lite.protos import feature_pb2
 
 
@@ -35,6 +35,7 @@ class TagFeature(Feature):
         self.weighted = bool(config.kv_separator) or len(self.inputs) > 1
 
     def encode(self, columns: Columns) -> Ids:
+        """See Feature."""
         tokens, weights = self._tokens(columns)
         ids = self._mapping.tokens(tokens.values)
         if isinstance(self._mapping, Buckets) and tokens.dtype == tf.string:
@@ -44,6 +45,7 @@ class TagFeature(Feature):
         return Ids(tokens.with_values(ids), None if weights is None else tokens.with_values(weights))
 
     def count_unknown(self, columns: Columns) -> tf.Tensor:
+        """See Feature."""
         return tf.math.count_nonzero(self._mapping.unknown(self._tokens(columns)[0].values))
 
     def _tokens(self, columns: Columns) -> tuple[tf.RaggedTensor, tf.Tensor | None]:
@@ -70,6 +72,7 @@ class TagFeature(Feature):
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:
+        """See Feature."""
         yield from super().problems(config, types)
         yield from mapping_problems(config, types)
         path = feature_path(config)
@@ -80,7 +83,7 @@ class TagFeature(Feature):
                 f"{path}.kv_separator",
                 f"{config.kv_separator!r} and a second column, {config.input_names[1]}",
                 "weights from one place",
-                "Remove kv_separator or the second input name.",
+                "remove kv_separator or the second input name",
             )
         if config.kv_separator and config.kv_separator == config.separator:
             yield Problem(f"{path}.kv_separator", config.kv_separator, "another character than separator")

@@ -88,9 +88,7 @@ class MLP(keras.layers.Layer):
             name = final_activation if final and final_activation is not None else activation
             # An initializer without a seed of its own draws the same numbers twice when shared: one a layer.
             kernel_initializer = self.initializer.clone()
-            self.denses.append(
-                Dense(units, use_bias=bias, kernel_initializer=kernel_initializer, name=f"dense_{i}")
-            )
+            self.denses.append(Dense(units, use_bias=bias, kernel_initializer=kernel_initializer, name=f"dense_{i}"))
             act = make_activation(name, f"activation_{i}")
             norm = [BatchNorm(name=f"bn_{i}")] if bn else []
             after = [act, *norm] if use_bn_after_activation else [*norm, act]

@@ -54,8 +54,10 @@ class MMoE(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables of experts and gates."""
-        for layer in (*self.experts, *self.gates):
-            layer.build(input_shape)
+        for expert in self.experts:
+            expert.build(input_shape)
+        for gate in self.gates:
+            gate.build(input_shape)
 
     def call(self, x: tf.Tensor | Sided, training: bool | None = None) -> list[tf.Tensor]:
         """[B, D] -> num_tasks tensors [B, H]."""

@@ -40,7 +40,7 @@ class Sided:
         if not self.parts:
             raise ValueError("Sided needs at least one (side, tensor) part. Received: ().")
         for side, part in self.parts:
-            if part.shape.rank is None or part.shape[-1] is None:
+            if not part.shape.rank or part.shape[-1] is None:
                 raise ValueError(f"The width of a Sided part must be static. Received: {side} with shape {part.shape}.")
 
     @property
@@ -55,7 +55,7 @@ class Sided:
         return sides.pop() if len(sides) == 1 else Side.BOTH
 
     def num_rows(self) -> tf.Tensor:
-        """B as a scalar: the largest row count, an empty part winning over a one-row user."""
+        """B as a scalar: the rows of the parts that are not the user's, where there are any."""
         rows = [tf.shape(part)[0] for _, part in self.parts]
         others = [count for (side, _), count in zip(self.parts, rows, strict=True) if side is not Side.USER]
         return tf.reduce_max(tf.stack(others or rows))
@@ -122,6 +122,7 @@ def apply(layer: Callable[..., Any], x: tf.Tensor | Sided, **kwargs: Any) -> Any
         return layer(x.tensor(), **kwargs)
     if not getattr(layer, "built", True):
         raise ValueError(
-            f"Layer {getattr(layer, 'name', layer)!r} is not built: call the model once on plain tensors before Sided ones."
+            f"Layer {getattr(layer, 'name', layer)!r} is not built: "
+            "call the model once on plain tensors before Sided ones."
         )
     return call_sided(x, **kwargs)

@@ -58,7 +58,9 @@ class TargetAttention(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if not hidden_units or hidden_units[-1] != 1:
-            raise ValueError(f"The attention MLP gives one score: hidden_units must end with 1. Received: {hidden_units}")
+            raise ValueError(
+                f"The attention MLP gives one score: hidden_units must end with 1. Received: {hidden_units}"
+            )
         if normalizer not in get_args(Normalizer):
             raise ValueError(f"normalizer must be one of {get_args(Normalizer)}. Received: {normalizer!r}")
         self.hidden_units = tuple(hidden_units)
@@ -93,16 +95,15 @@ class TargetAttention(keras.layers.Layer):
         Raises:
             ValueError: keys and queries differ in width.
         """
-        if keys_shape[-1] != query_shape[-1]:
+        width = keys_shape[-1]
+        if width is None or width != query_shape[-1]:
             raise ValueError(
-                f"Target attention {self.name!r} compares keys and queries of one width. "
+                f"Target attention {self.name!r} compares keys and queries of one static width. "
                 f"Received: keys {tuple(keys_shape)}, query {tuple(query_shape)}"
             )
-        self.mlp.build((None, 4 * keys_shape[-1]))
+        self.mlp.build((None, 4 * width))
 
-    def call(
-        self, keys: tf.Tensor, row_splits: tf.Tensor, query: tf.Tensor, training: bool | None = None
-    ) -> tf.Tensor:
+    def call(self, keys: tf.Tensor, row_splits: tf.Tensor, query: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Keys [N, D], row_splits [B + 1], query [B, D] -> the pooled history [B, D]."""
         ids, rows = segments.row_ids(row_splits), segments.num_rows(row_splits)
         of_query, of_key, of_product, bias = self._first_layer()

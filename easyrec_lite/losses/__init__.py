@@ -4,10 +4,9 @@ from easyrec_lite.losses.cross_entropy import probability_cross_entropy, sigmoid
 from easyrec_lite.losses.in_batch_softmax import in_batch_softmax
 from easyrec_lite.losses.reduction import weighted_mean
 from easyrec_lite.losses.regression import l2, sigmoid_l2
-from easyrec_lite.losses.regularization import embedding_penalty, l2_penalty
+from easyrec_lite.losses.regularization import l2_penalty
 
 __all__ = [
-    "embedding_penalty",
     "in_batch_softmax",
     "l2",
     "l2_penalty",

@@ -33,30 +33,20 @@ class History(NamedTuple):
 GroupInput = tf.Tensor | tuple[History, ...]
 
 
-def mlp_from_config(config: layer_pb2.MLP, name: str, linear_end: bool = False) -> MLP:
-    """The layer that an `MLP` (EasyRec's DNN) message describes.
-
-    Args:
-        config: the message.
-        name: of the layer.
-        linear_end: the last layer is a plain linear one, without normalisation, activation and dropout.
-    """
-    return MLP(
-        tuple(config.hidden_units),
-        use_final_bn=False if linear_end else None,
-        final_activation="linear" if linear_end else None,
-        name=name,
-        **mlp_options(config),
-    )
+def mlp_from_config(config: layer_pb2.MLP, name: str) -> MLP:
+    """The layer that an `MLP` (EasyRec's DNN) message describes."""
+    return MLP(tuple(config.hidden_units), name=name, **mlp_options(config))
 
 
 def mlp_options(config: layer_pb2.MLP) -> dict[str, Any]:
     """What an `MLP` message says beside its widths, as arguments of the layer."""
+    completed = ("use_final_bn", "final_activation", "use_bias", "use_final_bias", "initializer")
     return {
         "dropout_ratio": tuple(config.dropout_ratio),
         "activation": config.activation,
         "use_bn": config.use_bn,
         "use_bn_after_activation": config.use_bn_after_activation,
+        **{field: getattr(config, field) for field in completed if config.HasField(field)},
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from easyrec_lite.metrics import Metric, build_metric
+from easyrec_lite.metrics import Metric, RecallAtK, build_metric
 from easyrec_lite.models.base import Task
 from easyrec_lite.protos import eval_pb2, loss_pb2, pipeline_pb2
 
@@ -48,7 +48,12 @@ class BoundMetric:
         """Takes in one batch, arrays `[B]` by name."""
         scores = predictions[self.score]
         truth = labels[self.label] if self.label else np.ones(len(scores), np.float32)
-        self.metric.update(truth, scores, weights=weight, groups=columns[self.group] if self.group else None)
+        if isinstance(self.metric, RecallAtK):
+            # Only rows with a click have an item to be found.
+            clicked = (truth > 0).astype(np.float32)
+            self.metric.update_ranks(scores, clicked if weight is None else clicked * weight)
+        else:
+            self.metric.update(truth, scores, weights=weight, groups=columns[self.group] if self.group else None)
 
 
 def metric_columns(config: pipeline_pb2.EasyRecConfig, tasks: Iterable[Task]) -> list[str]:
@@ -84,7 +89,7 @@ def _bind(config: eval_pb2.EvalMetrics, task: Task) -> BoundMetric:
         return BoundMetric(task.key(kind), metric, task.score, task.label, _group(config))
     if kind == "recall_at_topk":
         k = config.recall_at_topk.topk
-        return BoundMetric(task.key(f"recall@{k}"), build_metric("recall_at_topk", k=k), "rank", task.label)
+        return BoundMetric(task.key(f"recall@{k}"), build_metric("recall_at_k", k=k), "rank", task.label)
     assert kind is not None
     return BoundMetric(task.key(kind), build_metric(_PLAIN[kind]), task.score, task.label)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_path
+from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_directory
 from easyrec_lite.models import Recommender
 from easyrec_lite.protos import pipeline_pb2
 from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, served_columns, split_single_input
@@ -87,8 +87,7 @@ def export_model(
     separator = None if config.export_config.multi_placeholder else config.data_config.separator
     module = ServingModule(recommender, columns, separator)
     target = export_dir / str(version if version is not None else next_version(export_dir))
-    export_dir.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as temporary:
+    with atomic_directory(target) as temporary:
         tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
         assets = temporary / "assets"
         assets.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from easyrec_lite.training.evaluation import Evaluator
 from easyrec_lite.training.loop import FitResult, Trainer
 from easyrec_lite.training.schedules import Schedule
 from easyrec_lite.training.state import training_tensors
+from easyrec_lite.training.statistics import StatisticsRecorder
 from easyrec_lite.training.step import Stepper, StepsResult
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MetricsJournal",
     "Schedule",
     "Stepper",
+    "StatisticsRecorder",
     "StepsResult",
     "TensorBoard",
     "Trainer",

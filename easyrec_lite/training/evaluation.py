@@ -32,9 +32,7 @@ class Evaluator:
         """Metrics by name, with `rows` and the mean `loss` of the tasks that have one per row."""
         recommender = self._recommender
         metrics = bind_metrics(recommender.config, recommender.model.tasks)
-        dataset = self._dataset().map(
-            lambda columns, _: recommender.encode(columns), num_parallel_calls=2, deterministic=True
-        )
+        dataset = self._dataset().map(lambda columns, _: recommender.encode(columns))
         if self._predict is None:
             self._predict = tf.function(
                 lambda batch: recommender.model.evaluation_predictions(recommender.predict(batch)),

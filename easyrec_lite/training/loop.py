@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Trainer:
         callbacks: told of everything, in this order.
         config_text: the completed config, kept in each checkpoint.
         prefetch: batches made ahead of the step.
+        columns: how each column is read, kept in the checkpoints for exports.
         files: file operations; tests hand in their own.
     """
 
@@ -65,6 +66,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         config_text: str = "",
         prefetch: int = 4,
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
         files: Files | None = None,
     ) -> None:
         self.recommender = recommender
@@ -77,6 +79,7 @@ class Trainer:
         self._callbacks = list(callbacks)
         self._config_text = config_text
         self._prefetch = prefetch
+        self._columns = {name: dict(column) for name, column in (columns or {}).items()}
         self._files = files
         self._threads = {
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
@@ -95,6 +98,10 @@ class Trainer:
         if checkpoint is not None:
             self.restore(checkpoint)
         return checkpoint
+
+    def forget(self) -> None:
+        """Starts at step 0: the journals of earlier runs in this directory are cut back to nothing."""
+        clean_up(self.model_dir, self._files)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over everything that a checkpoint holds."""
@@ -162,7 +169,7 @@ class Trainer:
             with tf.control_dependencies([op for op in watched if op is not None]):
                 return batch, tf.identity(position), rows
 
-        dataset = self._dataset(self.position).map(prepare, num_parallel_calls=2, deterministic=True)
+        dataset = self._dataset(self.position).map(prepare)
         return dataset.map(observe).prefetch(self._prefetch)  # one batch after the other: in order
 
     def _next_stop(self, limit: int | None) -> int:
@@ -189,7 +196,7 @@ class Trainer:
         for callback in self._callbacks:
             callback.on_evaluation(self, metrics)
         arrays: dict[str, np.ndarray] = {}
-        state: dict[str, Any] = {"position": self.position, "callbacks": {}}
+        state: dict[str, Any] = {"position": self.position, "columns": self._columns, "callbacks": {}}
         for callback in self._callbacks:
             name = type(callback).__name__
             own_state, own_arrays = callback.state()

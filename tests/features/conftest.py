@@ -40,7 +40,11 @@ def columns_of(columns: Mapping[str, Any]) -> dict[str, tf.Tensor | tf.RaggedTen
 
 def plain(encoded: Encoded) -> Any:
     """Lists: of ids, of (ids, weights), or of numbers."""
-    parts = [part.to_list() if isinstance(part, tf.RaggedTensor) else part.numpy().tolist() for part in encoded if part is not None]
+    parts = [
+        part.to_list() if isinstance(part, tf.RaggedTensor) else part.numpy().tolist()
+        for part in encoded
+        if part is not None
+    ]
     return tuple(parts) if len(parts) > 1 else parts[0]
 
 

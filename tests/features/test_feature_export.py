@@ -13,8 +13,8 @@ CONFIG = """
 features { feature_name: "hashed" input_names: "word" feature_type: IdFeature hash_bucket_size: 100 }
 features { feature_name: "listed" input_names: "word" feature_type: IdFeature vocab_list: "a" vocab_list: "b" }
 features { feature_name: "own" input_names: "number" feature_type: IdFeature num_buckets: 5 }
-features { feature_name: "tags" input_names: "tags" feature_type: TagFeature vocab_list: "a" vocab_list: "c" kv_separator: ":" }
-features { feature_name: "cross" input_names: "word" input_names: "number" feature_type: ComboFeature hash_bucket_size: 50 }
+features { input_names: "tags" feature_type: TagFeature vocab_list: "a" vocab_list: "c" kv_separator: ":" }
+features { feature_name: "x" input_names: "word" input_names: "number" feature_type: ComboFeature hash_bucket_size: 50 }
 features { feature_name: "raw" input_names: "price" feature_type: RawFeature max_val: 2 }
 features { feature_name: "cut" input_names: "price" feature_type: RawFeature boundaries: [1, 2] }
 features { feature_name: "steps" input_names: "steps" feature_type: SequenceFeature num_buckets: 9 max_seq_len: 2 }

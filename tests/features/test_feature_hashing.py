@@ -107,7 +107,11 @@ def test_cross_of_several_values(build, run):
     text = 'input_names: "x" input_names: "y" combo_input_seps: "" combo_input_seps: "|"'
     feature = build(f"{text} feature_type: ComboFeature hash_bucket_size: 1000")
     fp = fingerprint64
-    expected = [[cross([fp("a"), fp("u")], 1000), cross([fp("a"), fp("v")], 1000)], [], [cross([fp("c"), fp("w")], 1000)]]
+    expected = [
+        [cross([fp("u"), fp("a")], 1000), cross([fp("v"), fp("a")], 1000)],
+        [],
+        [cross([fp("w"), fp("c")], 1000)],
+    ]
     assert run(feature, {"x": ["a", "b", "c"], "y": ["u|v", "", "|w"]}) == expected
 
 
@@ -120,7 +124,7 @@ def test_joined_strings(build, run):
 def test_joined_strings_of_several_values(build, run):
     text = 'input_names: "x" input_names: "y" combo_join_sep: "_" combo_input_seps: "" combo_input_seps: "|"'
     feature = build(f"{text} feature_type: ComboFeature hash_bucket_size: 1000")
-    expected = [[fingerprint64("a_u") % 1000, fingerprint64("a_v") % 1000], []]
+    expected = [[fingerprint64("u_a") % 1000, fingerprint64("v_a") % 1000], []]
     assert run(feature, {"x": ["a", "b"], "y": ["u|v", ""]}) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from test_feature_hashing import fingerprint64
 
-from easyrec_lite.config.problems import ConfigError
+from easyrec_lite.config import ConfigError
 
 
 def bucket(text: str, buckets: int = 100) -> int:
@@ -20,7 +20,10 @@ class TestIdFeature:
 
     @pytest.mark.parametrize(
         ("column", "ids", "unknown"),
-        [([3, -1, -2, 9, 10], [3, -1, 0, 9, 0], 2), (["3", "", "-1", "10", "x", "2.0", "+4"], [3, -1, -1, 0, -1, -1, 4], 3)],
+        [
+            ([3, -1, -2, 9, 10], [3, -1, 0, 9, 0], 2),
+            (["3", "", "-1", "10", "x", "2.0", "+4"], [3, -1, -1, 0, -1, -1, 4], 3),
+        ],
     )
     def test_num_buckets(self, build, run, column, ids, unknown):
         feature = build('input_names: "x" feature_type: IdFeature num_buckets: 10')
@@ -47,9 +50,10 @@ class TestIdFeature:
         assert build(text).num_ids == 1
         assert build(text + " hash_bucket_size: 9").num_ids == 9
 
-    def test_list_column(self, build, run):
+    def test_lists_are_refused(self, build):
         feature = build('input_names: "x" feature_type: IdFeature num_buckets: 10')
-        assert run(feature, {"x": [[1, 2], [], [3]]}) == [[1, 2], [], [3]]
+        with pytest.raises(ConfigError, match="TagFeature"):
+            feature.encode({"x": tf.ragged.constant([[1, 2], []])})
 
 
 class TestTagFeature:
@@ -139,11 +143,44 @@ class TestRawFeature:
         with pytest.raises(ConfigError, match=r"features\[x\]\.raw_input_dim"):
             feature.encode({"x": tf.constant([1.0, 2.0, 3.0])})
 
+    @pytest.mark.parametrize(
+        ("formula", "expected"),
+        [
+            ("lambda x: tf.math.log(x + 1)", [0.0, 0.6931472, 0.0]),
+            ("clip(x, -0.5, 0.5)", [0.0, 0.5, -0.5]),
+            ("x > 0 and x < 2", [0.0, 1.0, 0.0]),
+            ("(x > 0) * 3 - 1", [-1.0, 2.0, -1.0]),
+            ("sqrt(x)", [0.0, 1.0, 0.0]),
+            ("2", [2.0, 2.0, 2.0]),
+        ],
+    )
+    def test_normalizer(self, build, run, formula, expected):
+        feature = build(f'input_names: "x" feature_type: RawFeature normalizer_fn: "{formula}"')
+        assert run(feature, {"x": [0.0, 1.0, -1.0]}) == [[pytest.approx(number)] for number in expected]
+
+
+class TestExprFeature:
+    def test_formula(self, build, run):
+        text = 'feature_name: "ctr" input_names: "clicks" input_names: "views" feature_type: ExprFeature'
+        feature = build(f'{text} expression: "(clicks + 1) / (views + 10)"')
+        assert run(feature, {"clicks": [4, 0], "views": ["10", "x"]}) == [[0.25], [pytest.approx(0.1)]]
+        assert run(build(f'{text} expression: "clicks / views"'), {"clicks": [4, 0], "views": [0, 1]}) == [[0], [0]]
+        assert (feature.width, feature.num_ids) == (1, None)
+
+    def test_large_integers_keep_their_digits(self, build, run):
+        text = 'input_names: "now" input_names: "then" feature_type: ExprFeature expression: "now - then"'
+        columns = {"now": [1_700_000_003], "then": ["1700000000"]}
+        assert run(build(text), columns) == [[3.0]]
+
 
 class TestSequenceFeature:
     def test_steps(self, build, run):
         feature = build('input_names: "x" feature_type: SequenceFeature hash_bucket_size: 100')
-        assert run(feature, {"x": ["a|b", "", "a||b"]}) == [[bucket("a"), bucket("b")], [], [bucket("a"), bucket(""), bucket("b")]]
+        assert run(feature, {"x": ["a|b", "", "a||b"]}) == [
+            [bucket("a"), bucket("b")],
+            [],
+            [bucket("a"), bucket(""), bucket("b")],
+        ]
         assert feature.is_sequence
 
     def test_long_separator(self, build, run):
@@ -171,8 +208,12 @@ class TestSequenceFeature:
         assert run(build(text), {"x": [[1.0, 2.0, 3.0], []]}) == [[[1.0], [2.0]], []]
 
     def test_vectors(self, build, run):
-        text = 'input_names: "x" feature_type: SequenceFeature sub_feature_type: RawFeature raw_input_dim: 2 seq_multi_sep: ";"'
-        assert run(build(text), {"x": ["1;2|3", "", "4;5;6"]}) == [[[1, 2], [3, 0]], [], [[4, 5]]]
+        text = 'input_names: "x" feature_type: SequenceFeature sub_feature_type: RawFeature raw_input_dim: 2'
+        assert run(build(text + ' seq_multi_sep: ";"'), {"x": ["1;2|3", "", "4;5;6"]}) == [
+            [[1, 2], [3, 0]],
+            [],
+            [[4, 5]],
+        ]
 
     def test_buckets(self, build, run):
         text = 'input_names: "x" feature_type: SequenceFeature sub_feature_type: RawFeature boundaries: [1, 2]'

@@ -49,8 +49,8 @@ class DSSM(Model):
     def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
         super().__init__(config, layouts)
         self.listwise = self.model_config.loss_type == loss_pb2.SOFTMAX_CROSS_ENTROPY
-        self.user_tower = mlp_from_config(self.params.user_tower.dnn, "user_tower", linear_end=True)
-        self.item_tower = mlp_from_config(self.params.item_tower.dnn, "item_tower", linear_end=True)
+        self.user_tower = mlp_from_config(self.params.user_tower.dnn, "user_tower")
+        self.item_tower = mlp_from_config(self.params.item_tower.dnn, "item_tower")
         cosine = self.params.simi_func == layer_pb2.COSINE
         self.similarity = Similarity(
             "cosine" if cosine else "inner_product",

@@ -1,0 +1,71 @@
+"""Exports during and after training, as `export_config.exporter_type` says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from easyrec_lite.checkpoints import Checkpoint
+from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.serving import export_model
+from easyrec_lite.training import BestMetric, Callback, Trainer
+
+
+class Exporter(Callback):
+    """Writes exports below `model_dir/export/<type>`.
+
+    `latest` exports at each checkpoint, `best` at each checkpoint that beats all before, `final` once at the end.
+    `exports_to_keep` of them stay.
+
+    Args:
+        config: checked and complete.
+        config_text: the completed config, for the exports' assets.
+        directory: parent of the versions.
+        best: follows the metric; needed for `best`.
+    """
+
+    def __init__(
+        self, config: pipeline_pb2.EasyRecConfig, config_text: str, directory: Path, best: BestMetric | None
+    ) -> None:
+        self._config = config
+        self._text = config_text
+        self._directory = directory
+        self._best = best
+        self._last: Checkpoint | None = None
+        self.exported: Path | None = None
+
+    def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """See Callback."""
+        self._last = checkpoint
+        kind = self._config.export_config.exporter_type
+        is_best = self._best is not None and self._best.best_step == checkpoint.step
+        if kind == "latest" or (kind == "best" and is_best):
+            self._export(checkpoint)
+
+    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """See Callback."""
+        if self._config.export_config.exporter_type == "final" and self._last is not None:
+            self._export(self._last)
+
+    def _export(self, checkpoint: Checkpoint) -> None:
+        assets = asset_files(self._config)
+        self.exported = export_model(
+            self._config, checkpoint, self._directory, config_text=self._text, asset_files=assets
+        )
+        keep = max(1, self._config.export_config.exports_to_keep)
+        versions = sorted((p for p in self._directory.iterdir() if p.name.isdigit()), key=lambda path: int(path.name))
+        for old in versions[:-keep]:
+            # By renaming first: a server must never see half a version.
+            trash = old.with_name(f".{old.name}.trash")
+            old.rename(trash)
+            shutil.rmtree(trash)
+
+
+def asset_files(config: pipeline_pb2.EasyRecConfig) -> dict[str, Path]:
+    """The files of `export_config.asset_files`, `name:path` or a path, by name in the export."""
+    files = {}
+    for entry in config.export_config.asset_files:
+        name, colon, path = entry.partition(":")
+        files[name if colon else Path(entry).name] = Path(path if colon else entry)
+    return files

@@ -1,0 +1,272 @@
+"""What the commands do, as functions: they put the rooms together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from easyrec_lite import features, models
+from easyrec_lite._exporters import Exporter
+from easyrec_lite.checkpoints import (
+    Checkpoint,
+    Files,
+    atomic_write_json,
+    atomic_write_text,
+    environment,
+    environment_changes,
+    find,
+    latest,
+    read_name_map,
+    warm_start,
+)
+from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
+from easyrec_lite.errors import UserError
+from easyrec_lite.inputs import BadRows, WindowedSource, as_dataset, input_errors, open_source
+from easyrec_lite.models import Recommender
+from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.serving import restored_recommender
+from easyrec_lite.terminal import warn
+from easyrec_lite.training import (
+    BestMetric,
+    Callback,
+    Evaluator,
+    FitResult,
+    MetricsJournal,
+    StatisticsRecorder,
+    TensorBoard,
+    Trainer,
+    training_tensors,
+)
+
+_EVAL_BATCH = 4096
+
+CONFIG_FILE = "pipeline.config"
+METRICS_FILE = "metrics.jsonl"
+STATISTICS_FILE = "statistics.json"
+BAD_ROWS_FILE = "bad_rows.jsonl"
+
+
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Reads and checks a config with everything that any room finds wrong with it.
+
+    Raises:
+        ConfigError: all problems at once.
+        UserError: no path is given.
+    """
+    if not path:
+        raise UserError("Which config? Say --config x.config")
+    config = load_config(path, overrides, checks=(features.check, models.check))
+    for warning in config.warnings:
+        warn(str(warning))
+    return config
+
+
+def set_threads(config: pipeline_pb2.EasyRecConfig) -> None:
+    """Applies the thread counts of the config; they must be set before TensorFlow does anything."""
+    train = config.train_config
+    if train.inter_op_parallelism_threads:
+        tf.config.threading.set_inter_op_parallelism_threads(train.inter_op_parallelism_threads)
+    if train.intra_op_parallelism_threads:
+        tf.config.threading.set_intra_op_parallelism_threads(train.intra_op_parallelism_threads)
+
+
+def model_dir_of(config: PipelineConfig) -> Path:
+    """The model directory.
+
+    Raises:
+        ConfigError: the config names none.
+    """
+    if not config.message.model_dir:
+        raise ConfigError([Problem("model_dir", "nothing", "a directory for the model", "or say --model_dir DIR")])
+    return Path(config.message.model_dir)
+
+
+def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, bad_rows: Path) -> WindowedSource:
+    """The training rows, with the columns that training reads."""
+    data = config.data_config
+    extra = [data.event_time_field] if data.event_time_field else []
+    return open_source(
+        data,
+        config.train_input_path,
+        columns=list(dict.fromkeys([*recommender.columns, *extra])),
+        seed=config.train_config.seed,
+        epochs=data.num_epochs or None,
+        drop_remainder=data.drop_remainder,
+        bad_rows=BadRows.from_config(data, bad_rows),
+    )
+
+
+def evaluation_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> WindowedSource:
+    """The evaluation rows, once, in the order of the files."""
+    return open_source(
+        config.data_config,
+        config.eval_input_path,
+        columns=recommender.columns,
+        batch_size=_evaluation_batch_size(config),
+        shuffle=False,
+        seed=0,
+        epochs=1,
+    )
+
+
+def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:
+    """Recall in the batch depends on its size, so there it is the training's; elsewhere larger is faster."""
+    ranks = any(metric.HasField("recall_at_topk") for metric in config.eval_config.metrics_set)
+    return config.data_config.batch_size if ranks else max(config.data_config.batch_size, _EVAL_BATCH)
+
+
+def evaluator(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Evaluator:
+    """Evaluates on the config's evaluation rows."""
+    source = evaluation_source(config, recommender)
+    return Evaluator(recommender, lambda: as_dataset(source), config.eval_config.num_examples)
+
+
+@dataclass
+class TrainOptions:
+    """How to start a training run.
+
+    Attributes:
+        resume: go on from the newest checkpoint of model_dir, if there is one.
+        callbacks: told of everything, after those that the config asks for.
+        files: file operations of the checkpoints.
+    """
+
+    resume: bool = False
+    callbacks: Sequence[Callback] = ()
+    files: Files | None = None
+
+
+def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitResult:
+    """Trains as the config says; see `python -m easyrec_lite.train`."""
+    options = options or TrainOptions()
+    message = config.message
+    model_dir = model_dir_of(config)
+    if not message.train_input_path:
+        raise ConfigError([Problem("train_input_path", "nothing", "the files to train on")])
+    if not message.train_config.num_steps and not message.data_config.num_epochs:
+        expected = "train_config.num_steps or data_config.num_epochs above 0"
+        raise ConfigError([Problem("train_config.num_steps", "no end of training", expected)])
+    start = _newest(model_dir) if options.resume else None
+    if start is None and not options.resume and _newest(model_dir) is not None:
+        raise UserError(
+            f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another --model_dir."
+        )
+    if start is not None:
+        _check_unchanged(start, message)
+    set_threads(message)
+    _make_deterministic()
+    recommender = Recommender(message)
+    source = training_source(message, recommender, model_dir / BAD_ROWS_FILE)
+    evaluate = evaluator(message, recommender) if message.eval_input_path else None
+    model_dir.mkdir(parents=True, exist_ok=True)
+    text = to_text(message)
+    atomic_write_text(model_dir / CONFIG_FILE, text)
+    trainer = Trainer(
+        recommender,
+        lambda position: as_dataset(source, position),
+        model_dir,
+        evaluate=evaluate,
+        callbacks=[*_callbacks(message, text, model_dir), *options.callbacks],
+        config_text=text,
+        prefetch=max(1, min(message.data_config.prefetch_size, 8)),
+        columns=describe_columns(source),
+        files=options.files,
+    )
+    checkpoint = trainer.resume() if options.resume else None
+    if checkpoint is None:
+        trainer.forget()
+        if message.train_config.fine_tune_checkpoint:
+            _fine_tune(message, trainer)
+    with input_errors(source):
+        return trainer.fit()
+
+
+def _newest(model_dir: Path) -> Checkpoint | None:
+    return latest(model_dir) if model_dir.exists() else None
+
+
+def _make_deterministic() -> None:
+    """Same bits for the same rows: kernels whose sums depend on timing are replaced by those whose don't."""
+    tf.config.experimental.enable_op_determinism()
+
+
+def _callbacks(config: pipeline_pb2.EasyRecConfig, text: str, model_dir: Path) -> list[Callback]:
+    export = config.export_config
+    patience = export.max_check_steps if export.enable_early_stop else 0
+    callbacks: list[Callback] = [
+        MetricsJournal(model_dir / METRICS_FILE),
+        TensorBoard(model_dir / "tensorboard"),
+        StatisticsRecorder(
+            model_dir / STATISTICS_FILE, config.data_config.event_time_field, seed=config.train_config.seed
+        ),
+    ]
+    best = None
+    if config.eval_input_path:
+        best = BestMetric(export.best_exporter_metric, export.metric_bigger, patience)
+        callbacks.append(best)
+    if export.exporter_type != "none":
+        callbacks.append(Exporter(config, text, model_dir / "export" / export.exporter_type, best))
+    return callbacks
+
+
+def describe_columns(source: WindowedSource) -> dict[str, dict[str, object]]:
+    """How each column is read, for exports: type, whether it holds lists, default."""
+    return {
+        name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default}
+        for name, spec in source.columns.items()
+    }
+
+
+def _check_unchanged(checkpoint: Checkpoint, config: pipeline_pb2.EasyRecConfig) -> None:
+    """Refuses to go on with a config that would not be the same run; warns where the bits may differ."""
+    if checkpoint.config:
+        old = load_config(None, text=checkpoint.config).message
+        refused = [change for change in changed_fields(old, config) if not change.allowed]
+        if refused:
+            raise ConfigError(
+                [Problem(change.path, str(change.new), f"as before, {change.old}", change.message) for change in refused]
+            )
+    changes = environment_changes(checkpoint.environment, environment())
+    if changes:
+        warn(f"Resuming with other software or hardware, so weights may differ in the last bits: {'; '.join(changes)}")
+
+
+def _fine_tune(config: pipeline_pb2.EasyRecConfig, trainer: Trainer) -> None:
+    train_config = config.train_config
+    names = read_name_map(train_config.fine_tune_ckpt_var_map) if train_config.fine_tune_ckpt_var_map else {}
+    checkpoint = find(train_config.fine_tune_checkpoint)
+    weights = [tensor for tensor in training_tensors(trainer.stepper) if tensor.name.startswith(("embeddings/", "dense/"))]
+    weights = [t for t in weights if not t.name.startswith("embeddings/") or t.name.endswith("/weights")]
+    report = warm_start(checkpoint, weights, names, crop_or_pad=train_config.force_restore_shape_compatible)
+    warn(str(report))
+
+
+def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:
+    """The checkpoint at `path`, or the newest of the model directory.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return find(path or model_dir_of(config))
+
+
+def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tuple[Checkpoint, dict[str, float]]:
+    """Evaluates a checkpoint on the config's evaluation rows."""
+    message = config.message
+    if not message.eval_input_path:
+        raise ConfigError([Problem("eval_input_path", "nothing", "the files to evaluate on")])
+    checkpoint = checkpoint_of(config, checkpoint_path)
+    set_threads(message)
+    recommender = restored_recommender(message, checkpoint)
+    source = evaluation_source(message, recommender)
+    with input_errors(source):
+        metrics = Evaluator(recommender, lambda: as_dataset(source), message.eval_config.num_examples)()
+    return checkpoint, metrics
+
+
+def write_result(path: Path, checkpoint: Checkpoint, metrics: dict[str, float]) -> None:
+    """Writes an evaluation as JSON."""
+    atomic_write_json(path, {"step": checkpoint.step, **metrics})

@@ -1,0 +1,253 @@
+"""Problems of features: fields that are missing or contradict each other, tables shared by unlike features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from easyrec_lite.config import schema
+from easyrec_lite.config.expressions import ExpressionError, parse_expression
+from easyrec_lite.config.problems import WARNING, Problem, quote
+from easyrec_lite.protos import feature_pb2, pipeline_pb2
+
+FeatureConfig = feature_pb2.FeatureConfig
+
+_MAX_ROWS = 2**63 - 1
+
+
+def check_features(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
+    """Problems of the features of a canonical config."""
+    if not config.features:
+        yield Problem("features", "no features", "at least one features { ... }")
+    wide_only = _wide_only(config)
+    names: dict[str, str] = {}
+    for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
+        name = feature.feature_name
+        if not feature.input_names:
+            yield Problem(f"{path}.input_names", "nothing", "the column that the feature reads")
+        if name and name in names:
+            hint = "give one of them another feature_name"
+            yield Problem(path, f"a second feature named {quote(name)}", "a name of its own", hint)
+        names.setdefault(name, path)
+        if any(not text for text in feature.input_names):
+            yield Problem(f"{path}.input_names", "an empty name", "the name of a column")
+        check = _CHECKS.get(feature.feature_type)
+        if check is not None:
+            yield from check(feature, path, name in wide_only)
+        yield from _check_common(feature, path)
+    yield from _check_shared_tables(config)
+
+
+def _wide_only(config: pipeline_pb2.EasyRecConfig) -> set[str]:
+    """Features that are in WIDE groups only, whose vectors have the model's wide_output_dim."""
+    wide: set[str] = set()
+    deep: set[str] = set()
+    for group in config.model_config.feature_groups:
+        (wide if group.wide_deep == feature_pb2.WIDE else deep).update(group.feature_names)
+        for sequences in group.sequence_features:
+            for mapping in sequences.seq_att_map:
+                deep.update([*mapping.key, *mapping.hist_seq])
+    return wide - deep
+
+
+def _is_id(feature: FeatureConfig) -> bool:
+    return bool(feature.hash_bucket_size or feature.num_buckets or feature.vocab_list or feature.vocab_file)
+
+
+def _check_id(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if len(feature.input_names) > 1:
+        yield _inputs(feature, path, "one")
+    yield from _check_ids(feature, path, wide_only)
+
+
+def _check_ids(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    """What every feature of ids needs: rows and a width."""
+    sizes = [name for name in ("hash_bucket_size", "vocab_list", "vocab_file", "num_buckets") if getattr(feature, name)]
+    if not sizes:
+        kind = FeatureConfig.FeatureType.Name(feature.feature_type)
+        expected = f"hash_bucket_size, num_buckets, vocab_list or vocab_file: the rows of the table of this {kind}"
+        yield Problem(path, "no size of its table", expected)
+    elif len(sizes) > 1:
+        found = f"{' and '.join(sizes)} together"
+        yield Problem(path, found, "one of them", f"{sizes[0]} is used", severity=WARNING)
+    for name in ("hash_bucket_size", "num_buckets"):
+        if getattr(feature, name) > _MAX_ROWS:
+            yield Problem(f"{path}.{name}", str(getattr(feature, name)), f"at most {_MAX_ROWS}")
+    yield from _check_width(feature, path, wide_only)
+    if len(set(feature.vocab_list)) < len(feature.vocab_list):
+        twice = next(word for word in feature.vocab_list if list(feature.vocab_list).count(word) > 1)
+        yield Problem(f"{path}.vocab_list", f"{quote(twice)} twice", "each value once")
+    if (
+        feature.vocab_file
+        and not feature.vocab_list
+        and not feature.hash_bucket_size
+        and not Path(feature.vocab_file).is_file()
+    ):
+        yield Problem(f"{path}.vocab_file", f"{quote(feature.vocab_file)}, which is no file", "a text file")
+
+
+def _check_tag(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if len(feature.input_names) > 2:
+        yield _inputs(feature, path, "one, or two: the second for the weights")
+    if feature.kv_separator and len(feature.input_names) == 2:
+        found = "kv_separator and a second column, which both give weights"
+        yield Problem(f"{path}.kv_separator", found, "one of them")
+    if feature.kv_separator and feature.kv_separator == feature.separator:
+        yield Problem(f"{path}.kv_separator", f"{quote(feature.kv_separator)}, the separator as well", "another one")
+    yield from _check_ids(feature, path, wide_only)
+
+
+def _check_combo(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    count = len(feature.input_names)
+    if count < 2:
+        yield _inputs(feature, path, "two or more: the columns that are crossed")
+    if not feature.hash_bucket_size:
+        yield Problem(f"{path}.hash_bucket_size", "nothing", "the rows that the crosses are hashed into")
+    yield from _check_width(feature, path, wide_only)
+    if feature.combo_input_seps and len(feature.combo_input_seps) != count:
+        found = f"{len(feature.combo_input_seps)} separators"
+        yield Problem(f"{path}.combo_input_seps", found, f"{count}, one for each column (empty for a single value)")
+
+
+def _check_lookup(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if len(feature.input_names) != 2:
+        yield _inputs(feature, path, "two: the key and the map")
+    if not feature.hash_bucket_size:
+        yield Problem(f"{path}.hash_bucket_size", "nothing", "the rows that the values are hashed into")
+    yield from _check_width(feature, path, wide_only)
+
+
+def _check_expression(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    where = f"{path}.expression"
+    if not feature.expression:
+        yield Problem(where, "nothing", "a formula over input_names")
+        return
+    yield from _check_formula(feature.expression, tuple(feature.input_names), where)
+
+
+def _check_formula(text: str, variables: tuple[str, ...], path: str) -> Iterator[Problem]:
+    try:
+        parse_expression(text, variables)
+    except ExpressionError as error:
+        yield Problem(path, error.found, error.expected, error.hint)
+
+
+def _check_width(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if not feature.embedding_dim and not wide_only:
+        yield Problem(f"{path}.embedding_dim", "nothing", "the width of the feature's vectors, such as 16")
+
+
+def _check_raw(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if len(feature.input_names) > 1:
+        yield _inputs(feature, path, "one")
+    yield from _check_numbers(feature, path)
+    bucketized = bool(feature.boundaries) or feature.num_buckets > 1
+    if bucketized and not feature.embedding_dim and not wide_only:
+        yield Problem(f"{path}.embedding_dim", "nothing", "the width of the buckets' vectors, such as 16")
+
+
+def _check_numbers(feature: FeatureConfig, path: str) -> Iterator[Problem]:
+    bounds = list(feature.boundaries)
+    if any(left >= right for left, right in itertools.pairwise(bounds)):
+        yield Problem(f"{path}.boundaries", "bounds that are not in order", "numbers that ascend")
+    scaled = feature.HasField("min_val") or feature.HasField("max_val")
+    if (scaled and feature.max_val < feature.min_val) or (scaled and feature.max_val == feature.min_val != 0):
+        found = f"{feature.max_val:g} with min_val {feature.min_val:g}"
+        yield Problem(f"{path}.max_val", found, "a number above min_val")
+    if feature.num_buckets > 1 and not bounds and not feature.max_val > feature.min_val:
+        expected = "min_val and max_val, between which the equal buckets lie"
+        yield Problem(f"{path}.num_buckets", "equal buckets without a range", expected)
+    for name in ("hash_bucket_size", "vocab_list", "vocab_file"):
+        if getattr(feature, name):
+            hint = "use boundaries, or an IdFeature"
+            yield Problem(f"{path}.{name}", f"{name} of numbers", "", f"it has no effect; {hint}", severity=WARNING)
+
+
+def _check_sequence(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
+    if len(feature.input_names) > 1:
+        yield _inputs(feature, path, "one")
+    if feature.sub_feature_type == FeatureConfig.IdFeature:
+        yield from _check_ids(feature, path, wide_only)
+    elif feature.sub_feature_type == FeatureConfig.RawFeature:
+        yield from _check_numbers(feature, path)
+    else:
+        kind = FeatureConfig.FeatureType.Name(feature.sub_feature_type)
+        yield Problem(f"{path}.sub_feature_type", kind, "IdFeature or RawFeature")
+    if feature.seq_multi_sep and feature.seq_multi_sep == feature.separator:
+        yield Problem(f"{path}.seq_multi_sep", f"{quote(feature.seq_multi_sep)}, the separator as well", "another one")
+
+
+def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
+    kind = FeatureConfig.FeatureType.Name(feature.feature_type)
+    numeric = feature.feature_type == FeatureConfig.RawFeature or (
+        feature.feature_type == FeatureConfig.SequenceFeature and feature.sub_feature_type == FeatureConfig.RawFeature
+    )
+    if feature.HasField("separator") and not feature.separator:
+        yield Problem(f"{path}.separator", "empty text", "at least one character")
+    if feature.normalizer_fn:
+        where = f"{path}.normalizer_fn"
+        if not numeric:
+            yield Problem(where, f"a formula for a number in a feature of type {kind}", "a RawFeature")
+        else:
+            yield from _check_formula(feature.normalizer_fn, ("x",), where)
+    if feature.combiner in ("max", "min") and not numeric:
+        yield Problem(f"{path}.combiner", quote(feature.combiner), "sum, mean or sqrtn: the combiners of ids")
+    for name, owner in (
+        ("sequence_combiner", FeatureConfig.SequenceFeature),
+        ("max_seq_len", FeatureConfig.SequenceFeature),
+        ("combo_input_seps", FeatureConfig.ComboFeature),
+        ("combo_join_sep", FeatureConfig.ComboFeature),
+    ):
+        field = schema.field_named(feature, name)
+        if field is not None and feature.feature_type != owner and not schema.has_default(feature, field):
+            expected = f"a {FeatureConfig.FeatureType.Name(owner)}"
+            found, hint = f"{name} in a feature of type {kind}", "it has no effect here"
+            yield Problem(f"{path}.{name}", found, expected, hint, severity=WARNING)
+
+
+def _check_shared_tables(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
+    """Features with the same embedding_name must agree on the table."""
+    first: dict[str, tuple[FeatureConfig, str]] = {}
+    for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
+        if not feature.embedding_name:
+            continue
+        other, other_path = first.setdefault(feature.embedding_name, (feature, path))
+        for what, read in _TABLE.items():
+            mine, theirs = read(feature), read(other)
+            if mine != theirs:
+                found = f"{_shown(mine)}, where {other_path} has {_shown(theirs)}"
+                expected = f"the same {what}: they share the table {quote(feature.embedding_name)}"
+                yield Problem(f"{path}.{what}", found, expected)
+
+
+def _rows(feature: FeatureConfig) -> object:
+    if feature.hash_bucket_size:
+        return feature.hash_bucket_size
+    return tuple(feature.vocab_list) or feature.vocab_file or feature.num_buckets or tuple(feature.boundaries)
+
+
+_TABLE: dict[str, Callable[[FeatureConfig], object]] = {
+    "embedding_dim": lambda feature: feature.embedding_dim,
+    "hash_bucket_size": _rows,
+    "initializer": lambda feature: feature.initializer.SerializeToString(deterministic=True),
+}
+_CHECKS: dict[int, Callable[[FeatureConfig, str, bool], Iterator[Problem]]] = {
+    FeatureConfig.IdFeature: _check_id,
+    FeatureConfig.RawFeature: _check_raw,
+    FeatureConfig.TagFeature: _check_tag,
+    FeatureConfig.ComboFeature: _check_combo,
+    FeatureConfig.LookupFeature: _check_lookup,
+    FeatureConfig.SequenceFeature: _check_sequence,
+    FeatureConfig.ExprFeature: _check_expression,
+}
+
+
+def _inputs(feature: FeatureConfig, path: str, expected: str) -> Problem:
+    return Problem(f"{path}.input_names", f"{len(feature.input_names)} columns", expected)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return "another one" if value else "none"
+    return quote(value) if isinstance(value, str | tuple) else str(value)
