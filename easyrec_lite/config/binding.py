@@ -199,6 +199,8 @@ class _Binder:
         nodes = node.children.setdefault(field.name, [])
         location = entry.location if entry is not None else value.location
         if isinstance(value, ListValue) and not schema.is_struct(field):
+            if entry is not None and not entry.colon and field.message_type is None:
+                self._report(entry, path, f"no ':' after {field.name}", f"{field.name}: [...]", "")
             if not field.is_repeated:
                 self._problems.append(Problem(path, "a list", schema.describe_type(field)).at(location))
                 nodes.append(Node(location))

@@ -27,7 +27,7 @@ from easyrec_lite.protos import pipeline_pb2
 
 MAX_RANGE = 100_000
 _RANGE = re.compile(r"(.+)\[(\d{1,9})-(\d{1,9})\]")
-_ACTIVATION_PREFIX = re.compile(r"(tf\.)?(keras\.activations|nn|math)\.")
+_ACTIVATION_PREFIX = re.compile(r"^(tf\.)?((keras\.activations|nn|math)\.)?")
 
 
 def canonicalize(config: pipeline_pb2.EasyRecConfig, root: Node) -> list[Problem]:

@@ -13,6 +13,7 @@ from easyrec_lite.config.feature_checks import check_features
 from easyrec_lite.config.field_checks import check_blocks, check_fields
 from easyrec_lite.config.json_syntax import parse_json
 from easyrec_lite.config.overrides import Overrides, override
+from easyrec_lite.config.paths import canonical_text
 from easyrec_lite.config.problems import ERROR, ConfigError, Location, Problem
 from easyrec_lite.config.reference_checks import check_references
 from easyrec_lite.config.secrets import literal_secrets
@@ -109,7 +110,7 @@ def read_config(
     block, problems = parse_json(text, name) if is_json else parse_text(text, name)
     config = pipeline_pb2.EasyRecConfig()
     root = bind(block, config, problems)
-    return config, root, problems
+    return config, root, [dataclasses.replace(problem, path=canonical_text(problem.path)) for problem in problems]
 
 
 def _read(name: str) -> str:

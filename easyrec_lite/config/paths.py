@@ -23,6 +23,7 @@ from easyrec_lite.config.problems import ConfigError, Problem, quote
 _OPERATOR = re.compile(r"==|!=|>=|<=|=|>|<")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
+_FEATURES = re.compile(r"^(feature_configs|feature_config\.features)(?![A-Za-z0-9_])")
 # Where the canonical form keeps what EasyRec spells differently.
 _TRANSLATED = {
     ("feature_config", "features"): ("features",),
@@ -105,6 +106,11 @@ def parse_path(text: str) -> Path:
             fail(text, quote(rest[:30]), "'.' or '['")
         rest = rest[1:]
     return Path(_translated(tuple(steps)), text)
+
+
+def canonical_text(path: str) -> str:
+    """A path with EasyRec's two places of the features replaced by ours; it need not exist."""
+    return _FEATURES.sub("features", path)
 
 
 def fail(path: str, found: str, expected: str, hint: str = "") -> NoReturn:

@@ -216,7 +216,7 @@ def _check_sequences(
         if {*mapping.key, *history} <= set(features):
             key = sum(features[name].embedding_dim for name in mapping.key)
             steps = sum(features[name].embedding_dim for name in history)
-            if key != steps:
+            if key != steps and all(features[name].embedding_dim for name in [*mapping.key, *history]):
                 found = f"a key of width {key} and steps of width {steps}"
                 yield Problem(where, found, "equal widths: the sums of embedding_dim")
 

@@ -183,6 +183,8 @@ class _Parser:
                 self._skip_list(depth)
             elif token.text in _CLOSER:
                 self._block("a block without a name", token, depth)
+            elif self._accept(":"):
+                self._value(token, depth)
             return None
         colon = self._accept(":")
         value = self._value(token, depth)

@@ -1,12 +1,13 @@
 """Embedding tables: the fused collection that owns them and the sparse optimizers that update them."""
 
 from easyrec_lite.embeddings.collection import EmbeddingCollection, Plan
-from easyrec_lite.embeddings.optimizers import Adagrad, Adam, RowOptimizer, build_row_optimizer
+from easyrec_lite.embeddings.optimizers import SPARSE_KINDS, Adagrad, Adam, RowOptimizer, build_row_optimizer
 from easyrec_lite.embeddings.requests import Concat, Pooled, Request, Sequence, SequenceOutput
 from easyrec_lite.embeddings.tables import TableSpec, table_initializer
 from easyrec_lite.embeddings.views import TableView
 
 __all__ = [
+    "SPARSE_KINDS",
     "Adagrad",
     "Adam",
     "Concat",

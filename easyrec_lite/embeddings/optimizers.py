@@ -15,6 +15,9 @@ import tensorflow as tf
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.protos import optimizer_pb2
 
+# Fields of the `Optimizer` message that have a sparse form.
+SPARSE_KINDS = ("adam_optimizer", "lazy_adam_optimizer", "adagrad_optimizer")
+
 
 class RowOptimizer(abc.ABC):
     """One update rule.
@@ -46,9 +49,10 @@ class RowOptimizer(abc.ABC):
 
 @dataclass(frozen=True)
 class Adam(RowOptimizer):
-    """Adam (Kingma and Ba, 2015); lazily applied, moments of rows that are not touched stand still.
+    """Adam (Kingma and Ba, 2015), as Keras has it: epsilon is added to the root before the bias correction.
 
-    The bias correction counts the steps of the run, not of the row.
+    Applied to the rows of a batch only, it is lazy: the moments of other rows stand still, and the bias correction
+    counts the steps of the run, not of the row.
     """
 
     beta1: float = 0.9
@@ -68,7 +72,10 @@ class Adam(RowOptimizer):
 
 @dataclass(frozen=True)
 class Adagrad(RowOptimizer):
-    """Adagrad (Duchi, Hazan and Singer, 2011): the step shrinks with the sum of squared gradients of each weight."""
+    """Adagrad (Duchi, Hazan and Singer, 2011): the step shrinks with the sum of squared gradients of each weight.
+
+    `epsilon` is added to that sum, under the root, as in Keras: tables and dense layers follow one formula.
+    """
 
     initial_accumulator: float = 0.1
     epsilon: float = 1e-7
@@ -84,7 +91,8 @@ class Adagrad(RowOptimizer):
         del step
         weights, accumulator = tf.split(rows, 2, axis=1)
         accumulator += tf.square(gradient)
-        return tf.concat([weights - learning_rate * gradient / (tf.sqrt(accumulator) + self.epsilon), accumulator], axis=1)
+        step_size = learning_rate * tf.math.rsqrt(accumulator + self.epsilon)
+        return tf.concat([weights - step_size * gradient, accumulator], axis=1)
 
 
 def build_row_optimizer(config: optimizer_pb2.Optimizer) -> tuple[RowOptimizer, bool]:
@@ -101,5 +109,5 @@ def build_row_optimizer(config: optimizer_pb2.Optimizer) -> tuple[RowOptimizer, 
         adagrad = config.adagrad_optimizer
         return Adagrad(adagrad.initial_accumulator_value, adagrad.epsilon), False
     raise ConfigError(
-        [Problem("train_config.optimizer_config", str(kind), "adam_optimizer, lazy_adam_optimizer or adagrad_optimizer")]
+        [Problem("train_config.optimizer_config[0]", kind or "no optimizer", f"one of {', '.join(SPARSE_KINDS)}")]
     )

@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 HISTOGRAM_BUCKETS = 1024
 _SLOTS = 65536  # of the distinct count; a multiple of HISTOGRAM_BUCKETS
-_AT_ONCE = 1000000  # ids hashed in one pass, so that its arrays stay in the cache
+_AT_ONCE = 32768  # ids hashed in one pass, so that its arrays stay in the cache
 _SLOTS_A_BUCKET_LOG2 = int(math.log2(_SLOTS // HISTOGRAM_BUCKETS))
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -234,10 +234,6 @@ class IdCounts:
     def histogram(self, feature: str) -> npt.NDArray[np.int64]:
         """Counts of the hashed buckets."""
         return self.counts[self.features.index(feature), :HISTOGRAM_BUCKETS]
-
-    def negative(self, feature: str) -> int:
-        """Count of negative (missing) ids."""
-        return int(self.counts[self.features.index(feature), HISTOGRAM_BUCKETS])
 
     def distinct(self, feature: str) -> int:
         """Estimated number of different ids."""

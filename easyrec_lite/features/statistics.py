@@ -1,12 +1,12 @@
 """Statistics of the training data, gathered while a model trains on it.
 
-About 0.7 ms a batch of 4,096 rows with 20 features on one core.
+On one core: 0.5 ms for a batch of 4,096 rows with 20 features; sequences 6 ns an id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,61 +65,35 @@ class Statistics:
             missing: rows without a value, by feature, where the reader knows better: a missing number is encoded as 0.
             unknown: values that mean nothing, by feature (`Feature.count_unknown`), if counted.
         """
-        ids: dict[str, npt.NDArray[np.int64]] = {}
-        columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name: (all numbers, one number a row)
-        empty: dict[str, int] = {}
-        rows = 0
-        priorities: npt.NDArray[np.uint64] | None = None
-        for name, output in encoded.items():
-            values, splits = _arrays(output.ids if isinstance(output, Ids) else output.values)
-            rows = len(values) if splits is None else len(splits) - 1
-            if priorities is None:
-                priorities = self._sample.priorities(rows)
-            empty[name] = 0
-            if splits is not None:
-                lengths = np.diff(splits)
-                empty[name] = rows - int(np.count_nonzero(lengths))
-            if isinstance(output, Ids):
-                ids[name] = values
-                if splits is not None:
-                    lengths = lengths.astype(np.float32)
-                    columns[_column(name, "length")] = (lengths, lengths)
-            else:
-                a_row = values if splits is None else _one_step(values, splits, priorities)
-                for place in range(min(values.shape[-1], _MAX_NUMBERS)):
-                    columns[_column(name, place)] = (values[..., place], a_row[:, place])
+        labels = labels or {}
+        batch = _Batch(encoded, self._sample)
         if not self.rows:
-            self._start(ids, columns, labels or {})
-        _same("features of ids", self._ids.features, ids)
-        _same("columns of numbers", self._moments.columns, columns)
-        _same("labels", self._labels.columns, labels or {})
-
-        negative = self._ids.counts[:, -1].copy()
-        self._ids.update([ids[name] for name in self._ids.features])
-        for place, name in enumerate(self._ids.features):
-            if _column(name, "length") not in columns:
-                empty[name] = int(self._ids.counts[place, -1] - negative[place])
+            self._start(batch, labels)
+        _same("features of ids", self._ids.features, batch.ids)
+        _same("columns of numbers", self._moments.columns, batch.columns)
+        _same("labels", self._labels.columns, labels)
+        self._ids.update([batch.ids[name] for name in self._ids.features])
         for place, name in enumerate(self._moments.columns):
-            self._moments.update(place, columns[name][0])
-        if self._moments.columns and priorities is not None:
-            self._sample.update([columns[name][1] for name in self._sample.columns], priorities)
+            self._moments.update(place, batch.columns[name].all)
+        if self._moments.columns:
+            self._sample.update([batch.columns[name].one_a_row for name in self._sample.columns], batch.priorities)
         for place, name in enumerate(self._labels.columns):
-            self._labels.update(place, np.asarray(labels[name]))  # type: ignore[index]
+            self._labels.update(place, np.asarray(labels[name]))
         if event_time is not None:
             times = np.asarray(event_time, np.float64)
             times = times[times > 0]
             if times.size:
                 self._events = np.array([min(self._events[0], times.min()), max(self._events[1], times.max())])
-        for name in encoded:
-            self._missing[name] = self._missing.get(name, 0) + int((missing or {}).get(name, empty[name]))
+        for name, count in {**batch.missing, **(missing or {})}.items():
+            self._missing[name] = self._missing.get(name, 0) + int(count)
         for name, count in (unknown or {}).items():
             self._unknown[name] = self._unknown.get(name, 0) + int(count)
-        self.rows += rows
+        self.rows += batch.rows
 
-    def _start(self, ids: Mapping[str, Any], columns: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
-        self._ids = IdCounts(tuple(ids))
-        self._moments = Moments(tuple(columns))
-        self._sample = RowSample(tuple(columns), self._sample_rows, self._seed)
+    def _start(self, batch: _Batch, labels: Mapping[str, Any]) -> None:
+        self._ids = IdCounts(tuple(batch.ids))
+        self._moments = Moments(tuple(batch.columns))
+        self._sample = RowSample(tuple(batch.columns), self._sample_rows, self._seed)
         self._labels = Moments(tuple(labels))
 
     def merge(self, other: Statistics) -> None:
@@ -220,6 +194,48 @@ class Statistics:
         statistics._sample = RowSample.restore(numbers, arrays[2])
         statistics._labels = Moments.restore(labels, arrays[3])
         return statistics
+
+
+class _Column(NamedTuple):
+    """Numbers of a batch: all of them, and one for each row (NaN = none)."""
+
+    all: np.ndarray
+    one_a_row: np.ndarray
+
+
+class _Batch:
+    """The encoded features of a batch as flat arrays.
+
+    Attributes:
+        rows: how many rows.
+        priorities: of the rows in the sample.
+        ids: flat ids by feature.
+        columns: numbers and lengths by column.
+        missing: rows without a value, by feature.
+    """
+
+    def __init__(self, encoded: Mapping[str, Encoded], sample: RowSample) -> None:
+        parts = {name: _arrays(output[0]) for name, output in encoded.items()}
+        values, splits = next(iter(parts.values()))
+        self.rows = len(values) if splits is None else len(splits) - 1
+        self.priorities = sample.priorities(self.rows)
+        self.ids: dict[str, npt.NDArray[np.int64]] = {}
+        self.columns: dict[str, _Column] = {}
+        self.missing: dict[str, int] = {}
+        for name, (values, splits) in parts.items():
+            lengths = None if splits is None else np.diff(splits)
+            self.missing[name] = 0 if lengths is None else self.rows - int(np.count_nonzero(lengths))
+            if not isinstance(encoded[name], Ids):
+                a_row = values if splits is None else _one_step(values, splits, self.priorities)
+                for place in range(min(values.shape[-1], _MAX_NUMBERS)):
+                    self.columns[_column(name, place)] = _Column(values[:, place], a_row[:, place])
+                continue
+            self.ids[name] = values
+            if lengths is None:
+                self.missing[name] = int(np.count_nonzero(values < 0))
+            else:
+                lengths = lengths.astype(np.float32)
+                self.columns[_column(name, "length")] = _Column(lengths, lengths)
 
 
 def _column(name: str, part: str | int) -> str:

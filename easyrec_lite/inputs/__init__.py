@@ -3,7 +3,7 @@
 from easyrec_lite.inputs.bad_rows import BadRow, BadRows
 from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
 from easyrec_lite.inputs.dataset import as_dataset, input_errors
-from easyrec_lite.inputs.errors import InputError
+from easyrec_lite.inputs.errors import InputError, MissingFilesError
 from easyrec_lite.inputs.opening import open_source
 from easyrec_lite.inputs.position import Position
 from easyrec_lite.inputs.schema import ColumnSpec, Kind
@@ -18,6 +18,7 @@ __all__ = [
     "HasJson",
     "InputError",
     "Kind",
+    "MissingFilesError",
     "Peek",
     "Position",
     "Ragged",

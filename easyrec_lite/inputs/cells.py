@@ -71,7 +71,8 @@ def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], 
         if stand_in is None:
             raise InputError(file, "text with every control character", "one that can stand for the separator")
         text, separator = data.replace(separator, stand_in), stand_in
-    if not _is_utf8(text):
+    last = text[text.rfind(b"\n", 0, -1) + 1 :]
+    if not _is_utf8(text) or _count(last, separator, quoted) is None:
         return _careful(data, text, separator, count, wanted, quoted)
     columns, wrong, rows = _parse(text, separator, count, wanted, quoted)
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
@@ -84,7 +85,7 @@ def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], 
 
 
 def _careful(data: bytes, text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool) -> Cells:
-    """For blocks with empty lines, open quotes, stray carriage returns or bytes that aren't UTF-8: a look at each line."""
+    """Looks at each line, for blocks with empty lines, open quotes, stray carriage returns or bytes not UTF-8."""
     bounds = _bounds(text)
     bad: list[BadLine] = []
     kept: list[bytes] = []
@@ -160,15 +161,17 @@ def _count(line: bytes, separator: bytes, quoted: bool) -> int | None:
         return line.count(separator) + 1
     count, at = 1, 0
     while True:
-        if line[at : at + 1] == b'"':
-            at += 1
-            while line[(at := line.find(b'"', at) + 1) : at + 1] == b'"':
-                at += 1
-            if not at:
+        if line.startswith(b'"', at):
+            closing = line.find(b'"', at + 1)
+            while closing >= 0 and line.startswith(b'"', closing + 1):
+                closing = line.find(b'"', closing + 2)
+            if closing < 0:
                 return None
-        if (at := line.find(separator, at) + 1) == 0:
+            at = closing + 1
+        following = line.find(separator, at)
+        if following < 0:
             return count
-        count += 1
+        count, at = count + 1, following + len(separator)
 
 
 def _wrong_count(found: int, expected: int) -> str:
@@ -182,130 +185,6 @@ def _is_utf8(text: bytes) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-def _bounds(self) -> np.ndarray:
-    return _bounds(self.data)
-
-
-def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], file: str) -> Cells:
-    """Cuts lines into cells.
-
-    Args:
-        data: Whole lines.
-        separator: What parts the cells.
-        count: Cells a line.
-        wanted: The columns to keep: their index, by name.
-        file: The file, for messages.
-    """
-    text, quoted = data, len(separator) == 1 and b"\0" < separator < b"\x80"
-    if not quoted:
-        stand_in = next((bytes([byte]) for byte in _STAND_INS if byte not in data), None)
-        if stand_in is None:
-            raise InputError(file, "text with every control character", "one that can stand for the separator")
-        text, separator = data.replace(separator, stand_in), stand_in
-    if not _is_utf8(text):
-        return _careful(data, text, separator, count, wanted, quoted)
-    columns, wrong, rows = _parse(text, separator, count, wanted, quoted)
-    lines = text.count(b"\n") + (not text.endswith(b"\n"))
-    if rows == lines and (b"\r" not in text or text.count(b"\r") == text.count(b"\r\n")):
-        # Every line is a row: none was empty, none ran into the next, none fell apart.
-        if not wrong:
-            return Cells(columns, [], data)
-        return _cells(columns, wrong, np.arange(lines), [], data)
-    return _careful(data, text, separator, count, wanted, quoted)
-
-
-def _careful(data: bytes, text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool) -> Cells:
-    """For blocks with empty lines, open quotes, stray carriage returns or bytes that aren't UTF-8: a look at each line."""
-    bounds = _bounds(text)
-    bad: list[BadLine] = []
-    kept: list[bytes] = []
-    numbers: list[int] = []
-    for number in range(len(bounds) - 1):
-        line = text[bounds[number] : bounds[number + 1]]
-        bare = line.removesuffix(b"\n").removesuffix(b"\r")
-        if not bare:
-            continue
-        if b"\r" in bare:
-            bad.append(BadLine(number, "a carriage return inside the line"))
-        elif (found := _count(bare, separator, quoted)) is None:
-            bad.append(BadLine(number, "a quoted cell that isn't closed on its line"))
-        elif found != count:
-            # Arrow's parser would call back with the line as a str, which it can't be if it isn't UTF-8.
-            bad.append(BadLine(number, _wrong_count(found, count)))
-        else:
-            kept.append(bare)
-            numbers.append(number)
-    columns, wrong, rows = _parse(b"\n".join(kept), separator, count, wanted, quoted)
-    if rows != len(kept):
-        raise AssertionError(f"{rows} rows from {len(kept)} lines")
-    return _cells(columns, wrong, np.array(numbers, np.int64), bad, data)
-
-
-def _cells(
-    columns: Mapping[str, pa.Array],
-    wrong: Mapping[int, str],
-    numbers: np.ndarray,
-    bad: list[BadLine],
-    data: bytes,
-) -> Cells:
-    bad += [BadLine(int(numbers[row]), reason) for row, reason in wrong.items()]
-    return Cells(columns, bad, data, np.delete(numbers, list(wrong)))
-
-
-def _parse(
-    text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool
-) -> tuple[dict[str, pa.Array], dict[int, str], int]:
-    """Arrow's parser over one block: the wanted columns, the rows of the wrong length, and the number of all rows."""
-    wrong: dict[int, str] = {}
-
-    def skip(row: pa_csv.InvalidRow) -> str:
-        wrong[row.number - 1] = _wrong_count(row.actual_columns, count)
-        return "skip"
-
-    names = [str(index) for index in range(count)]
-    if not text.strip(b"\r\n"):
-        return {name: pa.array([], pa.binary()) for name in wanted}, wrong, 0
-    table = pa_csv.read_csv(
-        pa.BufferReader(text),
-        pa_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
-        pa_csv.ParseOptions(
-            delimiter=separator.decode(), quote_char='"' if quoted else False, invalid_row_handler=skip
-        ),
-        pa_csv.ConvertOptions(
-            include_columns=[names[index] for index in wanted.values()],
-            column_types=dict.fromkeys(names, pa.binary()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    columns = {
-        name: column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        for name, column in zip(wanted, table.columns, strict=True)
-    }
-    return columns, wrong, len(table) + len(wrong)
-
-
-def _is_open(line: bytes, separator: bytes) -> bool:
-    """Whether a quoted cell is still open at the end of a line. Quotes count at the start of a cell only."""
-    at = 0
-    while at < len(line):
-        if line[at : at + 1] == b'"':
-            at += 1
-            while True:
-                end = line.find(b'"', at)
-                if end < 0:
-                    return True
-                at = end + 1
-                if line[at : at + 1] != b'"':
-                    break
-                at += 1
-        end = line.find(separator, at)
-        if end < 0:
-            return False
-        at = end + 1
-    return False
 
 
 def _bounds(text: bytes) -> np.ndarray:

@@ -62,7 +62,8 @@ def convert(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
 def why(spec: ColumnSpec) -> str:
     """What to say of a cell that couldn't be read."""
     wanted = {Kind.INT: f"a whole number ({spec.type_name})", Kind.FLOAT: "a finite number", Kind.TEXT: "UTF-8 text"}
-    hint = "" if spec.declared else ", the type its first rows suggest; declare it in data_config.input_fields"
+    inferred = spec.kind is Kind.INT and not spec.declared
+    hint = ", a type inferred from the data; declare another in data_config.input_fields" if inferred else ""
     return f"is not {wanted[spec.kind]}{hint}"
 
 

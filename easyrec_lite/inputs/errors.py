@@ -19,3 +19,7 @@ class InputError(UserError, ValueError):
         self.place, self.found, self.expected, self.hint = place, found, expected, hint
         advice = f" {hint[0].upper()}{hint[1:]}." if hint else ""
         super().__init__(f"{place}: found {found}; expected {expected}.{advice}")
+
+
+class MissingFilesError(InputError):
+    """There is no file of the name, or none that the pattern matches."""

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from easyrec_lite.inputs.errors import InputError
+from easyrec_lite.inputs.errors import InputError, MissingFilesError
 from easyrec_lite.inputs.position import Identity
 
 _LOG = logging.getLogger(__name__)
@@ -53,11 +53,11 @@ def _files(path: str) -> list[str]:
         hint = f"name the files: {os.path.join(path, '*')}"
         raise InputError(path, "a folder", "a file, or a pattern that matches files", hint)
     if not glob.has_magic(path):
-        raise InputError(path, "no such file", "a file that can be read", _neighbours(path))
+        raise MissingFilesError(path, "no such file", "a file that can be read", _neighbours(path))
     names = sorted(glob.glob(path, recursive=True))
     files = [name for name in names if os.path.isfile(name) and os.path.basename(name)[0] not in "._"]
     if not files:
-        raise InputError(path, "a pattern that matches no file", "at least one file", _neighbours(path))
+        raise MissingFilesError(path, "a pattern that matches no file", "at least one file", _neighbours(path))
     return files
 
 

@@ -115,7 +115,8 @@ def apply(layer: Callable[..., Any], x: tf.Tensor | Sided, **kwargs: Any) -> Any
     """
     if not isinstance(x, Sided):
         return layer(x, **kwargs)
-    if (side := x.side) is not Side.BOTH:
+    side = x.side
+    if side is not Side.BOTH:
         return tf.nest.map_structure(lambda y: Sided(((side, y),)), layer(x.tensor(), **kwargs))
     call_sided = getattr(layer, "call_sided", None)
     if call_sided is None:

@@ -40,6 +40,7 @@ class Recommender(tf.Module):
     Args:
         config: checked and complete.
         training: rows of the tables carry optimizer state.
+        tables: False leaves the tables without rows, for those who only want to look at the graph.
 
     Attributes:
         features: the features that some group uses, by name.
@@ -48,7 +49,7 @@ class Recommender(tf.Module):
         model: the Keras model.
     """
 
-    def __init__(self, config: pipeline_pb2.EasyRecConfig, training: bool = True) -> None:
+    def __init__(self, config: pipeline_pb2.EasyRecConfig, training: bool = True, tables: bool = True) -> None:
         super().__init__(name="recommender")
         self.config = config
         seed = config.train_config.seed
@@ -57,11 +58,11 @@ class Recommender(tf.Module):
         builder = LayoutBuilder(config, every_feature, model_class(config).wide_dim(config.model_config))
         self.features = {name: every_feature[name] for name in builder.used_features}
         self.layouts = builder.layouts
-        optimizer, dense_decay = None, False
-        if training:
-            optimizer, dense_decay = build_row_optimizer(config.train_config.optimizer_config[0])
+        row_optimizer, dense_decay = build_row_optimizer(config.train_config.optimizer_config[0])
+        self.row_slots = row_optimizer.slots  # state kept beside each weight in training
+        optimizer = row_optimizer if training else None
         self.collection = EmbeddingCollection(
-            list(builder.tables.values()), builder.requests, optimizer, seed, dense_decay
+            list(builder.tables.values()), builder.requests, optimizer, seed, dense_decay, tables
         )
         self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
         self.model = build_model(config, builder.layouts)

@@ -24,6 +24,8 @@ _RANGES = {
 @st.composite
 def _written(draw, descriptor, depth=0):
     """Text of a message in any of the styles that the text format has."""
+    if not list(descriptor.fields):
+        return ""
     fields = draw(st.lists(st.sampled_from(list(descriptor.fields)), max_size=4, unique_by=lambda field: field.name))
     parts, oneofs = [], set()
     for field in fields:
@@ -41,7 +43,7 @@ def _written(draw, descriptor, depth=0):
         else:
             texts = [f"{field.name}{colon} {value}" for value in values]
         parts += [text + draw(st.sampled_from(["", ",", ";"])) for text in texts]
-    return draw(st.sampled_from(["\n", " ", "\n  # a comment } { \"\n\t"])).join(parts)
+    return draw(st.sampled_from(["\n", " ", '\n  # a comment } { "\n\t'])).join(parts)
 
 
 @st.composite
@@ -88,17 +90,22 @@ def test_reads_valid_text_as_protobuf_does(text):
     assert message == expected
 
 
-_SAMPLE = 'model_dir: "a" features { input_names: ["x", "y"] boundaries: [1, 2.5] } data_config < batch_size: 3 shuffle: true >'
+_SAMPLE = (
+    'model_dir: "a" features { input_names: ["x", "y"] boundaries: [1, 2.5] } '
+    "data_config < batch_size: 3 shuffle: true >"
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_agrees_with_protobuf_on_what_is_valid(data):
-    tokens = data.draw(st.permutations(range(24)))[: data.draw(st.integers(0, 2))]
+    positions = data.draw(st.lists(st.integers(0, 60), max_size=2))
     words = _SAMPLE.replace(":", " : ").replace("[", " [ ").replace("]", " ] ").replace(",", " , ").split()
-    for position in tokens:
+    for position in positions:
         words[position % len(words)] = data.draw(
-            st.sampled_from(["", ":", "{", "}", "[", "]", "<", ">", ",", "1", '"t"', "x", "true", "-", "features", "0x1"])
+            st.sampled_from(
+                ["", ":", "{", "}", "[", "]", "<", ">", ",", "1", '"t"', "x", "true", "-", "features", "0x1"]
+            )
         )
     text = " ".join(words)
     try:
@@ -196,7 +203,7 @@ def test_paths_of_problems_name_the_canonical_form():
     text = 'feature_config { features { input_names: "user_id" embedding_dim: -1 } }'
     with pytest.raises(ConfigError) as caught:
         load_config(text=text)
-    assert caught.value.problems[0].path == "features[user_id].embedding_dim"
+    assert "features[user_id].embedding_dim" in [problem.path for problem in caught.value.problems]
 
 
 def test_deep_nesting_is_a_problem_not_a_crash():

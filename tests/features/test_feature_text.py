@@ -53,7 +53,7 @@ def test_integers_are_read(numbers):
 
 
 @QUICK
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)))
 def test_floats_are_read(numbers):
     found, valid = parse_numbers(tf.constant([repr(number) for number in numbers], tf.string))
     np.testing.assert_array_equal(found, np.array(numbers, np.float32))
@@ -78,8 +78,8 @@ def test_no_numbers(text):
 
 @QUICK
 @given(
-    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=8, unique=True),
-    st.lists(st.floats(width=32, allow_nan=False)),
+    st.lists(st.floats(-100, 100, width=32, allow_subnormal=False), min_size=1, max_size=8, unique=True),
+    st.lists(st.floats(width=32, allow_nan=False, allow_subnormal=False)),
 )
 def test_buckets_are_numpys(boundaries, numbers):
     boundaries = sorted(boundaries)

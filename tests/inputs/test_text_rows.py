@@ -123,7 +123,7 @@ def test_a_wrong_inference_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\n1\n2\n")
     (tmp_path / "b.csv").write_text("id\nu7\n")
     with pytest.raises(
-        InputError, match=r"b.csv:2: column 'id': 'u7' is not a whole number \(INT64\), the type its first"
+        InputError, match=r"b.csv:2: column 'id': 'u7' is not a whole number \(INT64\), a type inferred from the data"
     ):
         list(open_source(config, f"{tmp_path}/*.csv", shuffle=False).read())
 

@@ -1,0 +1,121 @@
+"""Predictions for files of any size, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from easyrec_lite.checkpoints import atomic_path
+from easyrec_lite.errors import UserError
+from easyrec_lite.inputs import WindowedSource, as_dataset, input_errors
+from easyrec_lite.models import Recommender
+
+PARQUET_ENDINGS = (".parquet", ".pq")
+
+
+class _Writer(Protocol):
+    def write_table(self, table: pa.Table) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def predictions(
+    recommender: Recommender, source: WindowedSource, keep: Sequence[str]
+) -> Iterator[tuple[dict[str, np.ndarray | pa.Array], dict[str, np.ndarray]]]:
+    """Kept columns and predictions by name, batch by batch, in the order of the rows.
+
+    Args:
+        recommender: restored.
+        source: reads the feature columns and those of `keep`, unshuffled.
+        keep: columns to hand on as they were read.
+    """
+    dataset = as_dataset(source).map(
+        lambda columns, _: (recommender.encode(columns, targets=False), {name: columns[name] for name in keep})
+    )
+    predict = tf.function(recommender.predict, input_signature=[dataset.element_spec[0]], autograph=False)
+    with input_errors(source):
+        for batch, kept in dataset.prefetch(2):
+            values = {name: value.numpy() for name, value in predict(batch).items()}
+            yield {name: _kept(column) for name, column in kept.items()}, values
+
+
+def write_predictions(
+    rows: Iterator[tuple[dict[str, np.ndarray | pa.Array], dict[str, np.ndarray]]],
+    path: Path,
+    *,
+    outputs: Sequence[str] | None = None,
+    separator: str = ",",
+    with_header: bool = True,
+) -> int:
+    """Writes kept columns and predictions to one file; returns the number of rows.
+
+    Args:
+        rows: as from `predictions`.
+        path: ends in `.parquet` or `.pq` for Parquet; anything else is text.
+        outputs: the predictions to write, in this order; None = all.
+        separator: between the cells of text.
+        with_header: the first line of text names the columns.
+
+    Raises:
+        UserError: an output that the model doesn't have.
+    """
+    count = 0
+    with atomic_path(path) as temporary, contextlib.ExitStack() as stack:
+        writer: _Writer | None = None
+        for kept, values in rows:
+            names = list(outputs) if outputs is not None else [n for n in values if n not in kept]
+            if missing := [name for name in names if name not in values]:
+                raise UserError(f"--output_cols: the model has no {missing}; it predicts {sorted(values)}")
+            table = pa.table({**kept, **{name: _column(values[name]) for name in names}})
+            if path.suffix not in PARQUET_ENDINGS:
+                table = _as_text(table)
+            if writer is None:
+                writer = stack.enter_context(contextlib.closing(_open(temporary, table.schema, separator, with_header)))
+            writer.write_table(table)
+            count += table.num_rows
+        if writer is None:
+            raise UserError("The input has no usable rows: nothing is written.")
+    return count
+
+
+def _open(path: Path, schema: pa.Schema, separator: str, with_header: bool) -> _Writer:
+    if path.suffix in PARQUET_ENDINGS:
+        return pq.ParquetWriter(path, schema)
+    options = pa_csv.WriteOptions(include_header=with_header, delimiter=separator, quoting_style="needed")
+    return pa_csv.CSVWriter(path, schema, write_options=options)
+
+
+def _kept(column: tf.Tensor | tf.RaggedTensor) -> pa.Array:
+    if isinstance(column, tf.RaggedTensor):
+        return pa.ListArray.from_arrays(column.row_splits.numpy().astype(np.int32), _text(column.flat_values.numpy()))
+    return _text(column.numpy())
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    if values.ndim == 1:
+        return _text(values)
+    flat = pa.array(values.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _text(values: np.ndarray) -> pa.Array:
+    return pa.array(values, pa.binary()).cast(pa.string()) if values.dtype == object else pa.array(values)
+
+
+def _as_text(table: pa.Table) -> pa.Table:
+    """Lists as text, numbers joined by commas, as EasyRec writes vectors."""
+    columns: Mapping[str, pa.Array] = {
+        name: pa.array([",".join(map(str, row)) for row in table[name].to_pylist()])
+        if pa.types.is_list(table[name].type) or pa.types.is_fixed_size_list(table[name].type)
+        else table[name]
+        for name in table.column_names
+    }
+    return pa.table(columns)
