@@ -25,9 +25,10 @@ help: ## List the commands
 quickstart: $(VENV)/.installed ## Install, make data, train MultiTower, evaluate it, export it
 	$(BIN)/python -m tools.data.taobao_like --rows $(ROWS) --out $(DATA) --overwrite
 	rm -rf $(RUN)
-	$(BIN)/python -m easyrec_lite.train --config $(CONFIG) --model_dir $(RUN)
-	$(BIN)/python -m easyrec_lite.evaluate --config $(CONFIG) --model_dir $(RUN)
-	$(BIN)/python -m easyrec_lite.export --config $(CONFIG) --model_dir $(RUN) --export_dir $(RUN)/export
+	$(BIN)/python -m easyrec_lite.train --config $(CONFIG) --model_dir $(RUN) \
+		--train_input_path '$(DATA)/train/*.parquet' --eval_input_path '$(DATA)/eval/*.parquet'
+	$(BIN)/python -m easyrec_lite.evaluate --model_dir $(RUN)
+	$(BIN)/python -m easyrec_lite.export --model_dir $(RUN) --export_dir $(RUN)/export
 	@echo
 	@echo "data        $(DATA)/"
 	@echo "model       $(RUN)/ (completed config, checkpoints, metrics, statistics of the data)"

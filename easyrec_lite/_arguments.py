@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,14 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     result.add_argument("--model_dir", metavar="DIR", help="overrides model_dir of the config")
     result.add_argument(
         "--edit", action="append", default=[], metavar="PATH=VALUE", help="override a field; may be repeated"
+    )
+    result.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of yours that registers models; may be repeated",
     )
     result.add_argument("--edit_config_json", metavar="JSON", help='EasyRec\'s form of --edit: {"path": value, ...}')
     return result
@@ -74,6 +83,13 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
         place += 1
     if unknown:
         arguments.error(f"unknown: {' '.join(unknown)}")
+    for module in namespace.imports:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise  # the module is there; what it imports is not
+            raise UserError(f"--import: found no module {module!r}; expected one that Python can import") from None
     if namespace.edit_config_json:
         overrides += edits_from_json(namespace.edit_config_json, "--edit_config_json")
     if namespace.model_dir:

@@ -166,10 +166,10 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
     atomic_write_text(model_dir / CONFIG_FILE, text)
     trainer = Trainer(
         recommender,
-        lambda position: as_dataset(source, position),
+        lambda position: as_dataset(source, position, with_missing=True),
         model_dir,
         evaluate=evaluate,
-        callbacks=[*_callbacks(message, text, model_dir), *options.callbacks],
+        callbacks=[*_callbacks(message, recommender, text, model_dir), *options.callbacks],
         config_text=text,
         prefetch=max(1, min(message.data_config.prefetch_size, 8)),
         columns=describe_columns(source),
@@ -193,14 +193,19 @@ def _make_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _callbacks(config: pipeline_pb2.EasyRecConfig, text: str, model_dir: Path) -> list[Callback]:
+def _callbacks(
+    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, text: str, model_dir: Path
+) -> list[Callback]:
     export = config.export_config
     patience = export.max_check_steps if export.enable_early_stop else 0
     callbacks: list[Callback] = [
         MetricsJournal(model_dir / METRICS_FILE),
         TensorBoard(model_dir / "tensorboard"),
         StatisticsRecorder(
-            model_dir / STATISTICS_FILE, config.data_config.event_time_field, seed=config.train_config.seed
+            model_dir / STATISTICS_FILE,
+            {name: feature.inputs[0] for name, feature in recommender.features.items()},
+            config.data_config.event_time_field,
+            config.train_config.seed,
         ),
     ]
     best = None

@@ -29,6 +29,10 @@ def complete(config: pipeline_pb2.EasyRecConfig) -> None:
                 classic = child_path.startswith("model_config.") and ".backbone." not in child_path
                 _complete_mlp(child, classic, f"{message.DESCRIPTOR.name}.{field.name}" in _ENDS_LINEAR)
     _complete_labels(config)
+    if config.model_config.HasField("embedding_initializer"):
+        for feature in config.features:
+            if not feature.HasField("initializer"):
+                feature.initializer.CopyFrom(config.model_config.embedding_initializer)
 
 
 def _complete_sequences(sequences: feature_pb2.SeqAttGroupConfig) -> None:

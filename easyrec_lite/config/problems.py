@@ -7,6 +7,8 @@ import difflib
 import enum
 from collections.abc import Iterable, Sequence
 
+from easyrec_lite.errors import UserError
+
 
 class Severity(enum.Enum):
     """Whether a problem stops the run."""
@@ -69,7 +71,7 @@ class Problem:
         return f"{head}found {self.found}{expected}" + (f" ({self.hint})" if self.hint else "")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A config that cannot be used; `problems` holds everything that is wrong with it, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]):

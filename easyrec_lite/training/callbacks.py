@@ -29,7 +29,11 @@ class Callback:
     """
 
     def observe(
-        self, encoded: Mapping[str, Encoded], labels: Mapping[str, tf.Tensor], columns: Columns
+        self,
+        encoded: Mapping[str, Encoded],
+        labels: Mapping[str, tf.Tensor],
+        columns: Columns,
+        missing: Mapping[str, tf.Tensor],
     ) -> tf.Operation | None:
         """An op that looks at each batch in the input pipeline, ahead of training; called once, to build the graph."""
         return None

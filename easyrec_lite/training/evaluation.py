@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.models import Batch, Recommender, bind_metrics
@@ -26,28 +25,36 @@ class Evaluator:
         self._recommender = recommender
         self._dataset = dataset
         self._max_rows = max_rows
-        self._predict: Callable[[Batch], dict[str, tf.Tensor]] | None = None
+        self._predict: Callable[[Batch], tuple[dict[str, tf.Tensor], tf.Tensor]] | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Metrics by name, with `rows` and the mean `loss` of the tasks that have one per row."""
+        """Metrics by name, with the mean `loss` (without regularisation) and the number of `rows`."""
         recommender = self._recommender
         metrics = bind_metrics(recommender.config, recommender.model.tasks)
         dataset = self._dataset().map(lambda columns, _: recommender.encode(columns))
         if self._predict is None:
-            self._predict = tf.function(
-                lambda batch: recommender.model.evaluation_predictions(recommender.predict(batch)),
-                input_signature=[dataset.element_spec],
-                autograph=False,
-            )
-        rows = 0
+            self._predict = tf.function(self._step, input_signature=[dataset.element_spec], autograph=False)
+        rows, loss = 0, 0.0
         for batch in dataset.prefetch(2):
-            predictions = {name: value.numpy() for name, value in self._predict(batch).items()}
+            tensors, batch_loss = self._predict(batch)
+            predictions = {name: value.numpy() for name, value in tensors.items()}
             labels = {name: value.numpy() for name, value in batch.targets.labels.items()}
             weight = None if batch.targets.weight is None else batch.targets.weight.numpy()
             columns = {name: value.numpy() for name, value in batch.targets.columns.items()}
             for metric in metrics:
                 metric.update(predictions, labels, weight, columns)
-            rows += len(next(iter(predictions.values())))
+            count = len(next(iter(predictions.values())))
+            rows += count
+            loss += float(batch_loss) * count
             if self._max_rows and rows >= self._max_rows:
                 break
-        return {**{metric.name: float(metric.metric.result()) for metric in metrics}, "rows": float(np.int64(rows))}
+        results = {metric.name: float(metric.metric.result()) for metric in metrics}
+        return {**results, "loss": loss / max(rows, 1), "rows": rows}
+
+    def _step(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Predictions that some metric reads, and the sum of the losses."""
+        model = self._recommender.model
+        predictions = model.evaluation_predictions(self._recommender.predict(batch))
+        loss = tf.add_n(list(model.task_losses(predictions, batch.targets).values()))
+        read = {metric.score for metric in bind_metrics(self._recommender.config, model.tasks)}
+        return {name: value for name, value in predictions.items() if name in read}, loss

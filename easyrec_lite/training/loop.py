@@ -46,7 +46,8 @@ class Trainer:
 
     Args:
         recommender: built with `training=True`.
-        dataset: `dataset(position)` gives `(columns, position)` from a position (JSON) on, or from the start (None).
+        dataset: `dataset(position)` gives `(columns, position, missing)` from a position (JSON) on, or from the start
+            (None); see `inputs.as_dataset`.
         model_dir: checkpoints go below it.
         evaluate: metrics by name of the model as it stands; called at each checkpoint.
         callbacks: told of everything, in this order.
@@ -158,14 +159,16 @@ class Trainer:
         recommender = self.recommender
         first = recommender.labels.columns[0] if recommender.labels.columns else recommender.feature_columns[0]
 
-        def prepare(columns: dict[str, tf.Tensor], position: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        def prepare(
+            columns: dict[str, tf.Tensor], position: tf.Tensor, missing: dict[str, tf.Tensor]
+        ) -> tuple[Any, ...]:
             column = columns[first]
             rows = column.nrows() if isinstance(column, tf.RaggedTensor) else tf.shape(column, tf.int64)[0]
             encoded = recommender.encode_features(columns)
-            return recommender.assemble(encoded, columns), position, rows, (encoded, columns)
+            return recommender.assemble(encoded, columns), position, rows, (encoded, columns, missing)
 
-        def observe(batch: Batch, position: tf.Tensor, rows: tf.Tensor, seen: tuple[Any, Any]) -> tuple[Any, ...]:
-            watched = [callback.observe(seen[0], batch.targets.labels, seen[1]) for callback in self._callbacks]
+        def observe(batch: Batch, position: tf.Tensor, rows: tf.Tensor, seen: tuple[Any, ...]) -> tuple[Any, ...]:
+            watched = [callback.observe(seen[0], batch.targets.labels, *seen[1:]) for callback in self._callbacks]
             with tf.control_dependencies([op for op in watched if op is not None]):
                 return batch, tf.identity(position), rows
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, atomic_write_text
-from easyrec_lite.features import Columns, Encoded, Statistics
+from easyrec_lite.features import Columns, Encoded, Numbers, Statistics
 from easyrec_lite.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -26,21 +26,30 @@ class StatisticsRecorder(Callback):
 
     Args:
         path: the JSON file to write; see `features.Profile` for what is in it.
+        columns: by feature, the column whose missing cells are the feature's.
         event_time: the column of the event time, or ''.
         seed: of the row sample.
     """
 
-    def __init__(self, path: Path, event_time: str = "", seed: int = 0) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str], event_time: str = "", seed: int = 0) -> None:
         self._path = path
+        self._columns = dict(columns)
         self._event_time = event_time
         self._statistics = Statistics(seed)
         self._waiting: deque[Any] = deque()
 
-    def observe(self, encoded: Mapping[str, Encoded], labels: Mapping[str, tf.Tensor], columns: Columns) -> tf.Operation:
+    def observe(
+        self,
+        encoded: Mapping[str, Encoded],
+        labels: Mapping[str, tf.Tensor],
+        columns: Columns,
+        missing: Mapping[str, tf.Tensor],
+    ) -> tf.Operation:
         """An op, for the input pipeline, that remembers a batch until it has been trained."""
         times = {"time": columns[self._event_time]} if self._event_time else {}
-        batch = (dict(encoded), dict(labels), times)
-
+        # A missing number is encoded as 0, so only the reader knows how many there were.
+        unseen = {name: missing[self._columns[name]] for name, value in encoded.items() if isinstance(value, Numbers)}
+        batch = (dict(encoded), dict(labels), times, unseen)
         leaves = [_numpy_parts(leaf) for leaf in tf.nest.flatten(batch)]
 
         def call(*flat: np.ndarray) -> np.int64:
@@ -58,8 +67,8 @@ class StatisticsRecorder(Callback):
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """Counts the batches that were trained."""
         for _ in range(result.steps):
-            encoded, labels, times = self._waiting.popleft()
-            self._statistics.update(encoded, labels, times.get("time"))
+            encoded, labels, times, missing = self._waiting.popleft()
+            self._statistics.update(encoded, labels, times.get("time"), missing)
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """See Callback."""

@@ -18,7 +18,9 @@ def test_sum_rows(dim: int, weighted: bool) -> None:
     weights = random.normal(size=50).astype(np.float32) if weighted else None
     expected = np.zeros((8, dim))
     np.add.at(expected, index, values if weights is None else values * weights[:, None])
-    result = sum_rows(tf.constant(values), tf.constant(index, tf.int32), 8, None if weights is None else tf.constant(weights))
+    result = sum_rows(
+        tf.constant(values), tf.constant(index, tf.int32), 8, None if weights is None else tf.constant(weights)
+    )
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 

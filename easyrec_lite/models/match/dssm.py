@@ -86,10 +86,10 @@ class DSSM(Model):
         return [_SOFTMAX_LOSS] if self.listwise else super().loss_names
 
     def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds `rank` `[B]`: how many items of the batch are more similar to the row's user than its own item."""
+        """Adds `similarity` `[B, B]` and `rank` `[B]`: how many items of the batch suit the user better than his own."""
         matrix = self.similarity(predictions["user_tower_emb"], predictions["item_tower_emb"], pairwise=True)
         own = tf.linalg.diag_part(matrix)[:, None]
-        return {**predictions, "rank": tf.math.count_nonzero(matrix > own, axis=1)}
+        return {**predictions, "similarity": matrix, "rank": tf.math.count_nonzero(matrix > own, axis=1)}
 
     def _positives(self, targets: Targets) -> tf.Tensor | None:
         label = self.tasks[0].label
