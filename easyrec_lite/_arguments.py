@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
     Raises:
         UserError: a flag that nobody knows, or JSON that can't be read.
     """
+    # TensorFlow reports devices it doesn't find and iterators it ends; what concerns the user reaches Python anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     namespace, rest = arguments.parse_known_args(argv)
     overrides = list(namespace.edit)
     unknown = []

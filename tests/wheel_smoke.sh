@@ -10,7 +10,7 @@ away=$(mktemp -d)
 trap 'rm -rf "$away"' EXIT
 
 # The generator belongs to the checkout, not to the wheel.
-(cd "$checkout" && "$python" -m tools.data.taobao_like --rows 5000 --out "$away/data/quickstart" >/dev/null)
+(cd "$checkout" && "$python" -m tools.data.taobao_like --rows 5000 --out "$away/data/taobao" >/dev/null)
 cp "$checkout/samples/configs/$config" "$away"
 
 "$python" -m venv "$away/venv"

@@ -170,6 +170,10 @@ class EmbeddingCollection(tf.Module):
         """The weights `[U, dim]` of packed rows: what the loss is differentiated by."""
         return {bucket.key: rows[bucket.key][:, : bucket.dim] for bucket in self._buckets}
 
+    def zero_weights(self, plan: Plan) -> dict[str, tf.Tensor]:
+        """Zeros of the shape of `weights`, for those who need shapes and no values."""
+        return {bucket.key: tf.zeros([tf.size(plan.distinct[bucket.key]), bucket.dim]) for bucket in self._buckets}
+
     def outputs(self, weights: Mapping[str, tf.Tensor | tf.Variable], plan: Plan) -> list[tf.Tensor | SequenceOutput]:
         """One output a request: see the request types for shapes.
 

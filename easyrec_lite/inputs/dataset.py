@@ -13,14 +13,14 @@ import itertools
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
+from easyrec_lite.inputs.batch import HasJson, Ragged, RawBatch
 from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.schema import ColumnSpec, Kind
 from easyrec_lite.inputs.source import Source
@@ -28,8 +28,6 @@ from easyrec_lite.inputs.source import Source
 # What text is joined by: rare bytes first; pairs of unequal bytes can't overlap themselves, so they split safely too.
 _SINGLES = [bytes([byte]) for byte in (0x1F, 0x1E, 0x1D, 0x1C, 0x00, 0x01, 0x02, 0x03, 0xFF, 0xFE)]
 _FAILURES: weakref.WeakKeyDictionary[Source, InputError] = weakref.WeakKeyDictionary()
-
-Packed = tuple[np.ndarray, np.ndarray, bytes, bytes, np.ndarray, str, np.ndarray]
 
 
 def as_dataset(
@@ -59,7 +57,7 @@ def as_dataset(
     specs = dict(source.columns)
     source.read(start)  # a start that doesn't fit is refused here, not in the background
 
-    def generate() -> Iterator[Packed]:
+    def generate() -> Iterator[_Packed]:
         _FAILURES.pop(source, None)
         try:
             for batch in source.read(start):
@@ -68,21 +66,11 @@ def as_dataset(
             _FAILURES[source] = error
             raise
 
-    signature = (
-        tf.TensorSpec([None], tf.int64),
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([], tf.string),
-        tf.TensorSpec([], tf.string),
-        tf.TensorSpec([None], tf.int64),
-        tf.TensorSpec([], tf.string),
-        tf.TensorSpec([len(specs)], tf.int64),
-    )
-
-    def unpack(*packed: tf.Tensor) -> tuple[Any, ...]:
-        columns, position, missing = _unpack(specs, *packed)
+    def unpack(packed: _Packed) -> tuple[Any, ...]:
+        columns, position, missing = _unpack(specs, packed)
         return (columns, position, missing) if with_missing else (columns, position)
 
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=_signature(len(specs)))
     return dataset.map(unpack, num_parallel_calls=1, deterministic=True).prefetch(prefetch)
 
 
@@ -104,66 +92,95 @@ def input_errors(source: Source) -> Iterator[None]:
         raise failure from None
 
 
-def _pack(batch: RawBatch, specs: Mapping[str, ColumnSpec]) -> Packed:
-    ints: list[np.ndarray] = []
-    floats: list[np.ndarray] = []
-    texts: list[pa.Array] = []
+class _Packed(NamedTuple):
+    """A batch in few pieces; columns of one kind are stacked, so that unstacking them shares their memory."""
+
+    ints: Any  # int64 [single int columns, B]
+    floats: Any  # float32 [single float columns, B]
+    text: Any  # the cells of all single text columns, column by column
+    splits: Any  # int64 [ragged columns, B + 1]
+    ragged_ints: Any  # int64 [N], the values of all ragged int columns, column by column
+    ragged_floats: Any  # float32 [N]
+    ragged_text: Any  # as `text`, with one empty value after the last, so that no value is told from an empty one
+    separators: Any  # string [2]: what `text` and `ragged_text` are joined by
+    position: Any  # string scalar
+    missing: Any  # int64 [columns]
+
+
+def _signature(columns: int) -> _Packed:
+    ints, floats = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32)
+    stacked_ints, stacked_floats = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None], tf.float32)
+    text, texts, counts = (
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([2], tf.string),
+        tf.TensorSpec([columns], tf.int64),
+    )
+    return _Packed(stacked_ints, stacked_floats, text, stacked_ints, ints, floats, text, texts, text, counts)
+
+
+def _pack(batch: RawBatch, specs: Mapping[str, ColumnSpec]) -> _Packed:
+    single: dict[Kind, list[Any]] = {kind: [] for kind in Kind}
+    ragged: dict[Kind, list[Any]] = {kind: [] for kind in Kind}
+    splits: list[np.ndarray] = []
     for name, spec in specs.items():
-        column: Column = batch.columns[name]
+        column = batch.columns[name]
         if isinstance(column, Ragged):
-            ints.append(column.row_splits)
-            column = column.values
-        if spec.kind is Kind.TEXT:
-            texts.append(column)
+            splits.append(column.row_splits)
+            ragged[spec.kind].append(column.values)
         else:
-            (ints if spec.kind is Kind.INT else floats).append(column)
-    joined, separator = _join(texts)
-    sizes = np.array([len(part) for part in (*ints, *floats, *texts)], np.int64)
-    missing = np.array([batch.missing.get(name, 0) for name in specs], np.int64)
-    return (
-        np.concatenate(ints) if ints else np.zeros(0, np.int64),
-        np.concatenate(floats) if floats else np.zeros(0, np.float32),
-        joined,
-        separator,
-        sizes,
+            single[spec.kind].append(column)
+    text, separator = _join(single[Kind.TEXT])
+    ragged_text, ragged_separator = _join([*ragged[Kind.TEXT], pa.array([""], pa.string())])
+    return _Packed(
+        np.stack(single[Kind.INT]) if single[Kind.INT] else np.zeros([0, batch.rows], np.int64),
+        np.stack(single[Kind.FLOAT]) if single[Kind.FLOAT] else np.zeros([0, batch.rows], np.float32),
+        text,
+        np.stack(splits) if splits else np.zeros([0, batch.rows + 1], np.int64),
+        np.concatenate(ragged[Kind.INT]) if ragged[Kind.INT] else np.zeros(0, np.int64),
+        np.concatenate(ragged[Kind.FLOAT]) if ragged[Kind.FLOAT] else np.zeros(0, np.float32),
+        ragged_text,
+        np.array([separator, ragged_separator], object),
         batch.position.to_json(),
-        missing,
+        np.array([batch.missing.get(name, 0) for name in specs], np.int64),
     )
 
 
 def _unpack(
-    specs: Mapping[str, ColumnSpec],
-    ints: tf.Tensor,
-    floats: tf.Tensor,
-    joined: tf.Tensor,
-    separator: tf.Tensor,
-    sizes: tf.Tensor,
-    position: tf.Tensor,
-    missing: tf.Tensor,
+    specs: Mapping[str, ColumnSpec], packed: _Packed
 ) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
-    counts = {kind: sum(spec.kind is kind for spec in specs.values()) for kind in Kind}
-    counts[Kind.INT] += sum(spec.ragged for spec in specs.values())
-    parts: dict[Kind, list[tf.Tensor]] = {}
-    first = 0
-    for kind, flat in ((Kind.INT, ints), (Kind.FLOAT, floats), (Kind.TEXT, None)):
-        count, last = counts[kind], first + counts[kind]
-        if flat is None and count:
-            # The text ends with one more separator, so that no text at all is told from one empty text.
-            flat = tf.raw_ops.StringSplitV2(input=joined[None], sep=separator).values[:-1]
-        parts[kind] = list(tf.split(flat, sizes[first:last], num=count)) if count else []
-        first = last
+    single = {kind: [name for name, spec in specs.items() if spec.kind is kind and not spec.ragged] for kind in Kind}
+    ragged = {kind: [name for name, spec in specs.items() if spec.kind is kind and spec.ragged] for kind in Kind}
+    all_ragged = [name for name, spec in specs.items() if spec.ragged]
+    splits = dict(zip(all_ragged, tf.unstack(packed.splits, len(all_ragged)), strict=True))
+
+    stacked = {Kind.INT: packed.ints, Kind.FLOAT: packed.floats}
+    if single[Kind.TEXT]:
+        stacked[Kind.TEXT] = tf.reshape(_split(packed.text, packed.separators[0]), [len(single[Kind.TEXT]), -1])
+    flat = {Kind.INT: packed.ragged_ints, Kind.FLOAT: packed.ragged_floats}
+    if ragged[Kind.TEXT]:
+        flat[Kind.TEXT] = _split(packed.ragged_text, packed.separators[1])
+
     columns: dict[str, tf.Tensor | tf.RaggedTensor] = {}
-    for name, spec in specs.items():
-        splits = parts[Kind.INT].pop(0) if spec.ragged else None
-        values = parts[spec.kind].pop(0)
-        columns[name] = values if splits is None else tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-    return columns, position, dict(zip(specs, tf.unstack(missing, len(specs)), strict=True))
+    for kind in Kind:
+        if single[kind]:
+            columns |= zip(single[kind], tf.unstack(stacked[kind], len(single[kind])), strict=True)
+        if ragged[kind]:
+            sizes = [splits[name][-1] for name in ragged[kind]] + [tf.constant(1, tf.int64)] * (kind is Kind.TEXT)
+            for name, values in zip(ragged[kind], tf.split(flat[kind], sizes), strict=False):
+                columns[name] = tf.RaggedTensor.from_row_splits(values, splits[name], validate=False)
+    missing = dict(zip(specs, tf.unstack(packed.missing, len(specs)), strict=True))
+    return {name: columns[name] for name in specs}, packed.position, missing
+
+
+def _split(joined: tf.Tensor, separator: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.StringSplitV2(input=joined[None], sep=separator).values
 
 
 def _join(texts: list[pa.Array]) -> tuple[bytes, bytes]:
-    if not texts:
+    """Joins the cells of text columns by a separator that none of them holds, and gives that too."""
+    if not texts or not sum(map(len, texts)):
         return b"", _SINGLES[0]
-    flat = pa.concat_arrays([*texts, pa.array([""], pa.string())]).cast(pa.binary())
+    flat = pa.concat_arrays(texts).cast(pa.binary())
     data = flat.buffers()[2]
     content = data.to_pybytes() if data is not None else b""
     separator = next(mark for mark in itertools.chain(_SINGLES, _pairs()) if mark not in content)

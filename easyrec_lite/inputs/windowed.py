@@ -218,12 +218,22 @@ def _to_batch(pieces: list[pa.RecordBatch], specs: Mapping[str, ColumnSpec], pos
         if array.null_count:
             missing[name] = array.null_count
         if spec.ragged:
-            lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-            splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            columns[name] = Ragged(_flat(array.flatten(), spec), splits)
-        else:
+            columns[name] = _ragged(array, spec)
+        elif array.null_count:
             columns[name] = _flat(pc.fill_null(array, pa.scalar(spec.default, array.type)), spec)
+        else:
+            columns[name] = _flat(array, spec)
     return RawBatch(columns, position, len(rows), missing)
+
+
+def _ragged(array: pa.ListArray, spec: ColumnSpec) -> Ragged:
+    if array.null_count:
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    else:
+        splits = array.offsets.to_numpy().astype(np.int64)
+        splits -= splits[0]
+    return Ragged(_flat(array.flatten(), spec), splits)
 
 
 def _flat(array: pa.Array, spec: ColumnSpec) -> np.ndarray | pa.Array:

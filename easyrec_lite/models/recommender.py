@@ -150,16 +150,11 @@ class Recommender(tf.Module):
     # ---- variables
 
     def build(self) -> None:
-        """Creates the dense variables, by tracing the graph once on an empty batch of the right shapes."""
+        """Creates the dense variables, by running one row of empty cells: that is faster than tracing a graph."""
         if self.model.built and self.groups.built:
             return
-        columns = {name: tf.TensorSpec([None], tf.string, name) for name in self.feature_columns}
-
-        @tf.function(input_signature=[columns], autograph=False)
-        def trace(columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return self.predict(self.encode(columns, targets=False))
-
-        trace.get_concrete_function()
+        batch = self.encode({name: tf.constant([""]) for name in self.feature_columns}, targets=False)
+        self.forward(self.collection.zero_weights(batch.plan), batch)
         names = [variable.path for variable in self.dense_variables]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -53,7 +53,7 @@ def test_pooling(combiner: str, feature: str) -> None:
     expected = pool(read(collection, "t/weights"), BAGS, combiner, WEIGHTS if feature == "w" else None)
     (result,) = outputs(collection, ENCODED)
     assert result.shape == (4, 4)
-    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pooling_agrees_with_tensorflow() -> None:
@@ -61,7 +61,7 @@ def test_pooling_agrees_with_tensorflow() -> None:
     for combiner in ("sum", "mean", "sqrtn"):
         collection = EmbeddingCollection(TABLES, [Pooled("w", "t", combiner)])
         expected = tf.nn.safe_embedding_lookup_sparse(read(collection, "t/weights"), ids, weights, combiner)
-        np.testing.assert_allclose(outputs(collection, ENCODED)[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(outputs(collection, ENCODED)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
@@ -73,7 +73,7 @@ def test_sequences(combiner: str) -> None:
     np.testing.assert_array_equal(single.values, concat([table], [[3, 1, 3, 0, -1, 2]]))
     np.testing.assert_array_equal(several.row_splits, [0, 3, 3, 4, 5])
     steps = [[3, 1], [], [-1, 2], [0], [2, 2, 2]]
-    np.testing.assert_allclose(several.values, pool(table, steps, combiner), rtol=1e-6)
+    np.testing.assert_allclose(several.values, pool(table, steps, combiner), rtol=1e-5, atol=1e-6)
 
 
 ALL: Seq[Request] = [
@@ -156,7 +156,6 @@ def test_gradient_is_that_of_a_one_hot_product() -> None:
     roots = [[(3, 3**-0.5), (1, 3**-0.5), (3, 3**-0.5)], [], [(0, 1.0)], [(2, 1.0)]]
     table_a, table_b = one_hot("a", 5, one[0]), one_hot("b", 7, one[1])
     maps = [
-        None,
         one_hot("t", 4, mean),
         one_hot("t", 4, one[2]),
         one_hot("t", 4, ones([3, 1], [], [-1, 2], [0], [2, 2, 2])),
@@ -166,10 +165,7 @@ def test_gradient_is_that_of_a_one_hot_product() -> None:
     table = tf.constant(variable.numpy())
     with tf.GradientTape() as tape:
         tape.watch(table)
-        products = [
-            tf.concat([table_a @ table, table_b @ table], axis=1) if matrix is None else matrix @ table
-            for matrix in maps
-        ]
+        products = [tf.concat([table_a @ table, table_b @ table], axis=1), *(matrix @ table for matrix in maps)]
         reference = tf.add_n([tf.reduce_sum(tf.tanh(p) * factor) for p, factor in zip(products, factors, strict=True)])
     expected = tape.gradient(reference, table).numpy()
     np.testing.assert_allclose(loss, reference, rtol=1e-5)
@@ -210,10 +206,12 @@ def test_wide_and_deep_tables_share_one_pass_over_the_ids(wide: tuple[str, str])
     deep, pooled, linear, summed = outputs(collection, encoded)
     ids = {"a": A, "b": B}
     np.testing.assert_array_equal(deep, concat([read(collection, f"{n}/weights") for n in "ab"], [A, B]))
-    np.testing.assert_allclose(pooled, pool(read(collection, "w/weights"), BAGS, "mean", WEIGHTS), rtol=1e-6)
+    np.testing.assert_allclose(pooled, pool(read(collection, "w/weights"), BAGS, "mean", WEIGHTS), rtol=1e-5, atol=1e-6)
     tables = [read(collection, f"{name}_wide/weights") for name in wide]
     np.testing.assert_array_equal(linear, concat(tables, [ids[name] for name in wide]))
-    np.testing.assert_allclose(summed, pool(read(collection, "w_wide/weights"), BAGS, "sum", WEIGHTS), rtol=1e-6)
+    np.testing.assert_allclose(
+        summed, pool(read(collection, "w_wide/weights"), BAGS, "sum", WEIGHTS), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_tables_with_other_rows_do_not_share() -> None:
@@ -236,9 +234,8 @@ def test_wide_rows_numbered_in_int64(monkeypatch: pytest.MonkeyPatch) -> None:
     gradient = {key: tf.ones_like(value) for key, value in collection.weights(packed).items()}
     before = read(collection, "b/weights")
     collection.update(plan, packed, gradient, tf.constant(0.5), tf.constant(1, tf.int64))
-    np.testing.assert_allclose(
-        before - read(collection, "b/weights"), 0.5 * np.isin(range(7), B)[:, None] + np.zeros(4), atol=1e-6
-    )
+    moved = before - read(collection, "b/weights")
+    np.testing.assert_allclose(moved, 0.5 * np.isin(range(7), B)[:, None] + np.zeros(4), rtol=1e-4)
 
 
 def test_small_tables_are_numbered_in_int32() -> None:
@@ -279,12 +276,12 @@ def test_same_seed_same_values_whatever_else_there_is() -> None:
     assert not np.any(read(among, "b/weights")[:5] == read(among, "a/weights"))
 
 
-def test_tables_without_rows_show_the_graph() -> None:
+def test_unallocated_tables_show_the_graph() -> None:
     collection = EmbeddingCollection(TABLES, ALL, Adam(), allocate=False)
-    assert [variable.shape for variable in collection.variables_by_bucket.values()] == [(0, 24), (0, 12)]
+    assert [variable.shape for variable in collection.variables_by_bucket.values()] == [(1, 24), (1, 12)]
     encoded = {name: ENCODED[name] for name in "abtws"}
     traced = tf.function(lambda ids: outputs(collection, ids), autograph=False).get_concrete_function(encoded)
-    assert traced.structured_outputs[0].shape.as_list() == [None, 8]
+    assert traced.structured_outputs[0].shape == (4, 8)
 
 
 def test_a_collection_without_tables() -> None:

@@ -133,9 +133,9 @@ def test_lists_are_shuffled_and_sliced_with_their_rows(tmp_path: Path) -> None:
 
 def test_resuming_parquet_reads_no_earlier_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"i": range(100)}), tmp_path / "a.parquet", row_group_size=10)
-    source = open_source(
-        data_pb2.DatasetConfig(shuffle_window=10), tmp_path / "a.parquet", batch_size=32, shuffle=False
-    )
+    monkeypatch.setattr(parquet_module, "_BLOCK_ROWS", 10)
+    config = data_pb2.DatasetConfig(shuffle_window=10, shuffle_buffer_size=1)
+    source = open_source(config, tmp_path / "a.parquet", batch_size=32, shuffle=False)
     first = next(source.read())
     groups: list[list[int]] = []
     original = pq.ParquetFile.iter_batches

@@ -148,6 +148,7 @@ def full_set():
     return folder
 
 
+@pytest.mark.movielens
 @pytest.mark.slow
 def test_full_set_random(full_set, tmp_path):
     assert movielens.prepare(full_set, tmp_path, "random") == {"train": 665_110, "test": 73_902}
@@ -155,6 +156,7 @@ def test_full_set_random(full_set, tmp_path):
     assert test["label"].to_numpy().mean() == pytest.approx(0.7795, abs=5e-5)
 
 
+@pytest.mark.movielens
 @pytest.mark.slow
 def test_full_set_temporal(full_set, tmp_path):
     counts = movielens.prepare(full_set, tmp_path, "temporal")

@@ -19,6 +19,7 @@ MODELS = ("MultiTower", "DIN", "DSSM", "DBMTL", "DeepFM")
 _HISTORIES = {"h0": "f10", "h1": "f11"}  # histories of what
 _MEAN_TRIALS = 20.75  # of a geometric distribution whose minimum with 50 has the mean 19
 _ZIPF = 1.05
+_NEVER = 1_000_000_000  # steps, epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +77,16 @@ def config_of(model: str, case: Case, train_path: str | Path, edits: tuple[str, 
         ConfigError: an edit doesn't fit.
     """
     text = f"""
+        model_dir: "never written"
         train_input_path: "{train_path}"
         train_config {{
           optimizer_config {{
             adam_optimizer {{ learning_rate {{ constant_learning_rate {{ learning_rate: 0.001 }} }} }}
           }}
-          save_checkpoints_steps: 0 log_step_count_steps: 0 save_summary_steps: 0
+          save_checkpoints_steps: {_NEVER} log_step_count_steps: {_NEVER} save_summary_steps: {_NEVER}
         }}
         data_config {{
-          input_type: ParquetInput batch_size: {case.batch} num_epochs: 0 label_fields: "clk" label_fields: "buy"
+          input_type: ParquetInput batch_size: {case.batch} num_epochs: {_NEVER} label_fields: ["clk", "buy"]
         }}
         {_features(model, case)}
         model_config {{ {_model(model, case)} }}

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -13,9 +14,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TAIL = 3000  # characters of a failed process's output that are shown
@@ -108,6 +113,16 @@ def python(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = True) -
         output = f"{done.stdout}\n{done.stderr or ''}".strip()[-_TAIL:]
         raise BenchError(f"{' '.join(map(str, arguments))} ended with code {done.returncode}:\n{output}")
     return done.stdout
+
+
+def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a function in a fresh process, so that memory, threads and settings are its own.
+
+    Arguments and result must be picklable; what it raises is raised here.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
+        return pool.submit(function, *args, **kwargs).result()
 
 
 def environment() -> dict[str, str]:

@@ -68,11 +68,6 @@ def ready(elements: Sequence[Any]) -> tf.data.Dataset:
     return reduce(tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, elements)).repeat()
 
 
-def raw_batches(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:
-    """The first batches of columns."""
-    return [columns for columns, _ in dataset.take(count)]
-
-
 class DenseFloor(Loop):
     """The dense part of a model and nothing else: forward, backward and update from ready group tensors.
 

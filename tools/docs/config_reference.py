@@ -9,6 +9,8 @@ required and how far a field is implemented (`protos/options.proto`).
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +25,6 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
-from grpc_tools import protoc
 
 from easyrec_lite.protos import options_pb2
 
@@ -129,15 +130,18 @@ def read_schema(protos: Path = PROTOS) -> list[FileDoc]:
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "schema"
-        arguments = [
-            "protoc",
+        # In a process of its own: protoc and TensorFlow bring different builds of the same C++ library.
+        command = [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
             f"-I{IMPORT_PATH}={protos}",
             f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
             "--include_source_info",
             f"--descriptor_set_out={output}",
             *(f"{IMPORT_PATH}/{path.name}" for path in sorted(protos.glob("*.proto"))),
         ]
-        if protoc.main(arguments) != 0:
+        if subprocess.run(command, check=False).returncode != 0:
             raise ValueError(f"protoc failed on {protos}/*.proto; its messages are above")
         files = FileDescriptorSet.FromString(output.read_bytes()).file
     return [_read_file(file) for file in files]
