@@ -6,6 +6,9 @@ import argparse
 import importlib
 import json
 import os
+import re
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +25,8 @@ _SECTIONS = (
     "model_config.",
     "export_config.",
 )
+
+_CHATTER = re.compile(rb"[IWE]0000 |WARNING: All log messages before absl")
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -65,8 +70,6 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
     Raises:
         UserError: a flag that nobody knows, or JSON that can't be read.
     """
-    # TensorFlow reports devices it doesn't find and iterators it ends; what concerns the user reaches Python anyway.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     namespace, rest = arguments.parse_known_args(argv)
     overrides = list(namespace.edit)
     unknown = []
@@ -86,6 +89,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
         place += 1
     if unknown:
         arguments.error(f"unknown: {' '.join(unknown)}")
+    _load_tensorflow()
     for module in namespace.imports:
         try:
             importlib.import_module(module)
@@ -98,6 +102,29 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
     if namespace.model_dir:
         overrides.append(f"model_dir={json.dumps(namespace.model_dir)}")
     return namespace, overrides
+
+
+def _load_tensorflow() -> None:
+    """Imports TensorFlow without what it says of devices it doesn't find; a flag that is wrong was told before.
+
+    Its first lines are written before it knows of any log level, so they are caught at the file descriptor.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+
+            tensorflow.config.list_physical_devices()
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            caught.seek(0)
+            for line in caught:
+                if not _CHATTER.match(line):
+                    os.write(2, line)
 
 
 def edits_from_json(text: str, place: str) -> list[str]:

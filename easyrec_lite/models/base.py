@@ -100,9 +100,13 @@ class Model(keras.Model, abc.ABC):
 
     Class attributes:
         params_field: the member of `model_config`'s oneof that holds its parameters.
+        loss_types: what `loss_type`, its own or a task tower's, may be.
+        ranks: whether `evaluation_predictions` has `rank`, which recall_at_topk reads.
     """
 
     params_field: ClassVar[str]
+    loss_types: ClassVar[tuple[int, ...]] = (loss_pb2.CLASSIFICATION, loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS)
+    ranks: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod
@@ -140,7 +144,7 @@ class Model(keras.Model, abc.ABC):
         """Names of what `task_losses` returns, in its order."""
         return [task.loss_name for task in self.tasks]
 
-    def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
         """Predictions that metrics may read and serving does not need, added to the others."""
         return dict(predictions)
 

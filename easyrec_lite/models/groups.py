@@ -42,7 +42,7 @@ def mlp_options(config: layer_pb2.MLP) -> dict[str, Any]:
     """What an `MLP` message says beside its widths, as arguments of the layer."""
     completed = ("use_final_bn", "final_activation", "use_bias", "use_final_bias", "initializer")
     return {
-        "dropout_ratio": tuple(config.dropout_ratio),
+        "dropout_ratio": _dropout_ratios(config),
         "activation": config.activation,
         "use_bn": config.use_bn,
         "use_bn_after_activation": config.use_bn_after_activation,
@@ -57,9 +57,15 @@ def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
         units if units[-1] == 1 else (*units, 1),
         activation=config.activation,
         use_bn=config.use_bn,
-        dropout_ratio=tuple(config.dropout_ratio),
+        dropout_ratio=_dropout_ratios(config),
         name=name,
     )
+
+
+def _dropout_ratios(config: layer_pb2.MLP) -> tuple[float, ...]:
+    """One a layer; a single one stands for all."""
+    ratios = tuple(config.dropout_ratio)
+    return ratios * len(config.hidden_units) if len(ratios) == 1 else ratios
 
 
 class FeatureGroups(keras.layers.Layer):

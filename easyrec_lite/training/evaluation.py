@@ -54,7 +54,7 @@ class Evaluator:
     def _step(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Predictions that some metric reads, and the sum of the losses."""
         model = self._recommender.model
-        predictions = model.evaluation_predictions(self._recommender.predict(batch))
+        predictions = model.evaluation_predictions(self._recommender.predict(batch), batch.targets)
         loss = tf.add_n(list(model.task_losses(predictions, batch.targets).values()))
         read = {metric.score for metric in bind_metrics(self._recommender.config, model.tasks)}
         return {name: value for name, value in predictions.items() if name in read}, loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from easyrec_lite import features, models
-from easyrec_lite.config import load_config
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.config import PipelineConfig, load_config
 
 MODELS = ("MultiTower", "DIN", "DSSM", "DBMTL", "DeepFM")
 
@@ -70,28 +70,32 @@ class Case:
         return [f"f{i}" for i in range(self.features // 2, self.features)]
 
 
-def config_of(model: str, case: Case, train_path: str | Path, edits: tuple[str, ...] = ()) -> pipeline_pb2.EasyRecConfig:
-    """The checked config of one of `MODELS`.
+def config_of(
+    model: str, case: Case, train_path: str | Path, model_dir: str | Path, edits: Sequence[str] = ()
+) -> PipelineConfig:
+    """The checked config of one of `MODELS`, for training without end.
 
     Raises:
         ConfigError: an edit doesn't fit.
     """
     text = f"""
-        model_dir: "never written"
+        model_dir: "{model_dir}"
         train_input_path: "{train_path}"
         train_config {{
           optimizer_config {{
             adam_optimizer {{ learning_rate {{ constant_learning_rate {{ learning_rate: 0.001 }} }} }}
           }}
-          save_checkpoints_steps: {_NEVER} log_step_count_steps: {_NEVER} save_summary_steps: {_NEVER}
+          log_step_count_steps: {_NEVER} save_summary_steps: {_NEVER}
+          save_checkpoints_steps: {_NEVER}
         }}
         data_config {{
           input_type: ParquetInput batch_size: {case.batch} num_epochs: {_NEVER} label_fields: ["clk", "buy"]
         }}
         {_features(model, case)}
+        export_config {{ exporter_type: "none" }}
         model_config {{ {_model(model, case)} }}
     """
-    return load_config(None, edits, checks=(features.check, models.check), text=text).message
+    return load_config(None, edits, checks=(features.check, models.check), text=text)
 
 
 def _features(model: str, case: Case) -> str:

@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -36,10 +36,9 @@ import tensorflow as tf
 
 from easyrec_lite import _runs
 from easyrec_lite.features import Statistics
-from easyrec_lite.inputs import WindowedSource, as_dataset, input_errors
-from easyrec_lite.models import Recommender
+from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.terminal import main_guard, table
-from easyrec_lite.training import Callback, StatisticsRecorder, StepsResult, Trainer
+from easyrec_lite.training import Callback, StepsResult, Trainer
 from tools.bench import _common
 from tools.bench._cases import MODELS, Case, config_of, write_rows
 from tools.bench._common import Spread
@@ -116,20 +115,31 @@ class _Enough(Exception):
 class _Pairs(Callback):
     """Measures every second call of the loop and runs the floor after it. Must be the last of the callbacks."""
 
-    def __init__(self, floor: DenseFloor, options: Options) -> None:
-        self._floor = floor
+    def __init__(self, options: Options, bad_rows: Path) -> None:
         self._options = options
+        self._bad_rows = bad_rows
         self._calls = 0
         self._since = (0.0, 0.0)
         self._profiler: Profiler | None = None
+        self.started = 0.0  # the first call of the loop
         self.first_steps_seconds = 0.0
+        self.peak_bytes = 0
         self.steps: list[float] = []
         self.cpus: list[float] = []
         self.floors: list[float] = []
         self.ops: list[OpTime] = []
 
     def on_start(self, trainer: Trainer) -> None:
-        """The first call of the loop begins."""
+        """Before the first call of the loop."""
+        self.started = time.perf_counter()
+        self.trainer = trainer
+        recommender = trainer.recommender
+        self.source = _runs.training_source(recommender.config, recommender, self._bad_rows)
+        with input_errors(self.source):
+            self.raw = [element[0] for element in as_dataset(self.source).take(_READY_BATCHES)]
+        ready = [group_tensors(recommender, recommender.encode(columns)) for columns in self.raw]
+        self._floor = DenseFloor(recommender.config, ready)
+        self._floor(2)
         self._since = (time.perf_counter(), time.process_time())
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
@@ -144,12 +154,12 @@ class _Pairs(Callback):
         self._calls += 1
         if self._calls == 1:
             self.first_steps_seconds = wall
-            self._floor(2)
         elif self._calls % 2:
             self.steps.append(wall / result.steps)
             self.cpus.append(cpu / result.steps)
             self._run_floor(result.steps)
             if len(self.steps) == self._options.pairs:
+                self.peak_bytes = _common.peak_bytes()
                 if not self._options.profile:
                     raise _Enough
                 self._profiler = Profiler()
@@ -170,66 +180,52 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
     Raises:
         ConfigError: an edit doesn't fit.
     """
-    tf.config.experimental.enable_op_determinism()  # as the command does
-    config = config_of(model, case, data, (f"train_config.steps_per_call={options.steps}", *options.edits))
-    _runs.set_threads(config)
+    if not options.statistics:
+        _runs.StatisticsRecorder = lambda *_: Callback()  # type: ignore[assignment, misc]
     started = time.perf_counter()
-    recommender = Recommender(config)
-    recommender.build()
-    build_seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        source = _runs.training_source(config, recommender, Path(folder) / _runs.BAD_ROWS_FILE)
-        with input_errors(source):
-            raw = [columns for columns, _ in as_dataset(source).take(_READY_BATCHES)]
-            floor = DenseFloor(config, [group_tensors(recommender, recommender.encode(columns)) for columns in raw])
-            pairs = _Pairs(floor, options)
-            recorder = [StatisticsRecorder(Path(folder) / _runs.STATISTICS_FILE)] if options.statistics else []
-            trainer = Trainer(
-                recommender,
-                lambda position: as_dataset(source, position),
-                Path(folder),
-                callbacks=[*recorder, pairs],
-                prefetch=max(1, min(config.data_config.prefetch_size, 8)),
-            )
-            with contextlib.suppress(_Enough):
-                trainer.fit()
-            peak = _common.peak_bytes()
-            stages = list(_stages(trainer, source, raw)) if options.stages else []
+        edits = (f"train_config.steps_per_call={options.steps}", *options.edits)
+        config = config_of(model, case, data, Path(folder) / "model", edits)
+        pairs = _Pairs(options, Path(folder) / "bad_rows.jsonl")
+        with contextlib.suppress(_Enough):
+            _runs.train(config, _runs.TrainOptions(callbacks=[pairs]))
+        stages = list(_stages(pairs)) if options.stages else []
     return Result(
         model=model,
         step=Spread.of(pairs.steps),
         floor=Spread.of(pairs.floors),
         ratio=Spread.of(step / floor for step, floor in zip(pairs.steps, pairs.floors, strict=True)),
         cpu=Spread.of(pairs.cpus),
-        batch=case.batch,
-        distinct_share=_distinct_share(recommender, raw),
-        peak_bytes=peak,
-        build_seconds=build_seconds,
+        batch=config.message.data_config.batch_size,
+        distinct_share=_distinct_share(pairs),
+        peak_bytes=pairs.peak_bytes,
+        build_seconds=pairs.started - started,
         first_steps_seconds=pairs.first_steps_seconds,
         stages=stages,
         ops=pairs.ops,
     )
 
 
-def _stages(trainer: Trainer, source: WindowedSource, raw: Sequence[Any]) -> Iterator[Stage]:
+def _stages(pairs: _Pairs) -> Iterator[Stage]:
     """The parts of a step, alone."""
     _common.wait_until_idle()
-    yield Stage("read: Parquet to columns", *Loop(lambda element: element, as_dataset(source)).cost(count=32))
-    for name, loop in stage_loops(trainer.stepper, raw):
+    read = Loop(lambda element: element, as_dataset(pairs.source))
+    yield Stage("read: Parquet to columns", *read.cost(count=32))
+    del read
+    for name, loop in stage_loops(pairs.trainer.stepper, pairs.raw):
         yield Stage(name, *loop.cost())
-    recommender, statistics = trainer.recommender, Statistics()
-    batches = [(recommender.encode_features(columns), recommender.labels(columns)[0]) for columns in raw]
-    walls = []
-    for encoded, labels in batches:
+    recommender, statistics, walls = pairs.trainer.recommender, Statistics(), []
+    for columns in pairs.raw:
+        encoded, labels = recommender.encode_features(columns), recommender.labels(columns)[0]
         start = time.perf_counter()
         statistics.update(encoded, labels)
         walls.append(time.perf_counter() - start)
     yield Stage("statistics of the data", Spread.of(walls), Spread.of(walls))  # NumPy, on one thread
 
 
-def _distinct_share(recommender: Recommender, raw: Sequence[Any]) -> float:
+def _distinct_share(pairs: _Pairs) -> float:
     """Distinct rows that a batch looks up, as a share of its ids; the row of missing ids left out."""
-    plans = [recommender.encode(columns).plan for columns in raw]
+    plans = [pairs.trainer.recommender.encode(columns).plan for columns in pairs.raw]
     # Tables of several widths with the same rows have one plan.
     distinct = {id(rows): int(tf.size(rows)) - 1 for plan in plans for rows in plan.distinct.values()}
     ids = {id(places): int(tf.size(places)) for plan in plans for places in plan.positions.values()}
@@ -242,7 +238,7 @@ def measure_all(models: Sequence[str], case: Case, options: Options) -> Iterator
         data = Path(folder) / "rows.parquet"
         write_rows(data, case)
         for model in models:
-            config_of(model, case, data, options.edits)  # what is wrong with an edit is told here
+            config_of(model, case, data, folder, options.edits)  # what is wrong with an edit is told here
         for model in models:
             yield _common.in_own_process(measure, model, case, data, options)
 

@@ -30,6 +30,8 @@ class DSSM(Model):
     """
 
     params_field: ClassVar[str] = "dssm"
+    loss_types: ClassVar[tuple[int, ...]] = (*Model.loss_types, loss_pb2.SOFTMAX_CROSS_ENTROPY)
+    ranks: ClassVar[bool] = True
 
     @classmethod
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:

@@ -49,6 +49,9 @@ class DBMTL(Model):
             for relation in tower.relation_tower_names:
                 if relation not in names:
                     yield Problem(f"{path}.relation_tower_names", repr(relation), f"one of {names}")
+        if params.num_expert and not params.expert_dnn.hidden_units:
+            path = "model_config.dbmtl.expert_dnn"
+            yield Problem(path, "nothing", "the network of an expert", f"num_expert is {params.num_expert}")
         if _order(params.task_towers) is None:
             yield Problem(base, "relations that run in a circle", "relations that lead from cause to effect only")
 

@@ -14,7 +14,7 @@ from easyrec_lite.models.base import Model, require_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
-from easyrec_lite.protos import model_pb2, pipeline_pb2
+from easyrec_lite.protos import feature_pb2, model_pb2, pipeline_pb2
 
 
 @register("DeepFM")
@@ -32,6 +32,10 @@ class DeepFM(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """Groups wide and deep; features of one width for the interactions."""
         yield from require_groups(config, ("wide", "deep"), cls.params_field)
+        for group in config.model_config.feature_groups:
+            if group.group_name == "wide" and group.wide_deep != feature_pb2.WIDE:
+                path = "model_config.feature_groups[wide].wide_deep"
+                yield Problem(path, "DEEP", "WIDE", "the linear part has a table of its own for each feature")
         params = config.model_config.deepfm
         if not params.HasField("final_dnn") and params.wide_output_dim != 1:
             yield Problem(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from easyrec_lite.config import Problem
+from easyrec_lite.config import WARNING, Problem
 from easyrec_lite.layers import BatchNorm, apply
 from easyrec_lite.models.base import Model, require_groups
 from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config
@@ -42,9 +42,18 @@ class MultiTower(Model):
         histories = {group.group_name for group in config.model_config.seq_att_groups}
         for kind, known, where in (("towers", groups, "feature_groups"), ("din_towers", histories, "seq_att_groups")):
             for place, tower in enumerate(getattr(params, kind)):
+                path = f"model_config.multi_tower.{kind}[{place}].input"
                 if tower.input not in known:
-                    path = f"model_config.multi_tower.{kind}[{place}].input"
                     yield Problem(path, repr(tower.input), f"one of {sorted(known)}", f"named by {where}")
+                elif tower.input in [other.input for other in getattr(params, kind)[:place]]:
+                    yield Problem(path, f"a second tower on the group {tower.input!r}", "one tower a group")
+        for name in sorted(groups & histories):
+            path = f"model_config.seq_att_groups[{name}]"
+            yield Problem(path, f"a second group named {name!r}", "a name that no feature group has")
+        read = {tower.input for tower in params.towers}
+        for name in sorted(groups - read - histories):
+            path = f"model_config.feature_groups[{name}]"
+            yield Problem(path, "a group that no tower reads", "", "its features are not used", severity=WARNING)
 
     def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
         super().__init__(config, layouts)
