@@ -34,7 +34,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=f"python -m easyrec_lite.{program}",
         description=description,
-        epilog="Any field can be overridden: --edit path=value, or EasyRec's --train_config.num_steps=100 and the like.",
+        epilog="Any field can be overridden: --edit path=value, or EasyRec's --train_config.num_steps=100.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -115,7 +115,7 @@ def _load_tensorflow() -> None:
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow
 
             tensorflow.config.list_physical_devices()
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from easyrec_lite.checkpoints import Checkpoint
 from easyrec_lite.protos import pipeline_pb2
-from easyrec_lite.serving import export_model
+from easyrec_lite.serving import export_model, exported_step, versions
 from easyrec_lite.training import BestMetric, Callback, Trainer
 
 
@@ -16,7 +16,7 @@ class Exporter(Callback):
     """Writes exports below `model_dir/export/<type>`.
 
     `latest` exports at each checkpoint, `best` at each checkpoint that beats all before, `final` once at the end.
-    `exports_to_keep` of them stay.
+    `exports_to_keep` of them stay. An export that a kill prevented is made up for when the run goes on.
 
     Args:
         config: checked and complete.
@@ -32,30 +32,37 @@ class Exporter(Callback):
         self._text = config_text
         self._directory = directory
         self._best = best
-        self._last: Checkpoint | None = None
-        self.exported: Path | None = None
+        self._exported_step: int | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        """See Callback."""
+        for leftover in (*self._directory.glob(".*.tmp.*"), *self._directory.glob(".*.trash")):
+            shutil.rmtree(leftover)  # of a run that was killed
+        if trainer.checkpoint is not None:
+            if trainer.checkpoint.step in map(exported_step, versions(self._directory)):
+                self._exported_step = trainer.checkpoint.step
+            self.on_checkpoint(trainer, trainer.checkpoint)
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """See Callback."""
-        self._last = checkpoint
-        kind = self._config.export_config.exporter_type
-        is_best = self._best is not None and self._best.best_step == checkpoint.step
-        if kind == "latest" or (kind == "best" and is_best):
+        if self._config.export_config.exporter_type != "final":
             self._export(checkpoint)
 
     def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""
-        if self._config.export_config.exporter_type == "final" and self._last is not None:
-            self._export(self._last)
+        if trainer.checkpoint is not None:
+            self._export(trainer.checkpoint)
 
     def _export(self, checkpoint: Checkpoint) -> None:
+        is_best = self._best is not None and self._best.best_step == checkpoint.step
+        wanted = is_best or self._config.export_config.exporter_type != "best"
+        if not wanted or checkpoint.step == self._exported_step:
+            return
         assets = asset_files(self._config)
-        self.exported = export_model(
-            self._config, checkpoint, self._directory, config_text=self._text, asset_files=assets
-        )
+        export_model(self._config, checkpoint, self._directory, config_text=self._text, asset_files=assets)
+        self._exported_step = checkpoint.step
         keep = max(1, self._config.export_config.exports_to_keep)
-        versions = sorted((p for p in self._directory.iterdir() if p.name.isdigit()), key=lambda path: int(path.name))
-        for old in versions[:-keep]:
+        for old in versions(self._directory)[:-keep]:
             # By renaming first: a server must never see half a version.
             trash = old.with_name(f".{old.name}.trash")
             old.rename(trash)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,6 @@ from easyrec_lite.checkpoints import (
     Files,
     atomic_write_json,
     atomic_write_text,
-    environment,
     environment_changes,
     find,
     latest,
@@ -25,8 +26,8 @@ from easyrec_lite.checkpoints import (
 from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
 from easyrec_lite.errors import UserError
 from easyrec_lite.inputs import BadRows, WindowedSource, as_dataset, input_errors, open_source
-from easyrec_lite.models import Recommender
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.models import Recommender, bind_metrics
+from easyrec_lite.protos import export_pb2, pipeline_pb2
 from easyrec_lite.serving import restored_recommender
 from easyrec_lite.terminal import warn
 from easyrec_lite.training import (
@@ -38,7 +39,8 @@ from easyrec_lite.training import (
     StatisticsRecorder,
     TensorBoard,
     Trainer,
-    training_tensors,
+    optimizers,
+    training_environment,
 )
 
 _EVAL_BATCH = 4096
@@ -58,7 +60,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
     """
     if not path:
         raise UserError("Which config? Say --config x.config")
-    config = load_config(path, overrides, checks=(features.check, models.check))
+    config = load_config(path, overrides, checks=(features.check, models.check, optimizers.check))
     for warning in config.warnings:
         warn(str(warning))
     return config
@@ -152,24 +154,29 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
     start = _newest(model_dir) if options.resume else None
     if start is None and not options.resume and _newest(model_dir) is not None:
         raise UserError(
-            f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another --model_dir."
+            f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another"
+            " --model_dir."
         )
-    if start is not None:
-        _check_unchanged(start, message)
     set_threads(message)
     _make_deterministic()
+    with late_errors(config):
+        if start is not None:
+            _check_unchanged(start, message)
+            _warn_of_changes(start)
+        return _train(config, model_dir, options)
+
+
+def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> FitResult:
+    message, text = config.message, to_text(config.message)
     recommender = Recommender(message)
     source = training_source(message, recommender, model_dir / BAD_ROWS_FILE)
     evaluate = evaluator(message, recommender) if message.eval_input_path else None
-    model_dir.mkdir(parents=True, exist_ok=True)
-    text = to_text(message)
-    atomic_write_text(model_dir / CONFIG_FILE, text)
     trainer = Trainer(
         recommender,
         lambda position: as_dataset(source, position, with_missing=True),
         model_dir,
         evaluate=evaluate,
-        callbacks=[*_callbacks(message, recommender, text, model_dir), *options.callbacks],
+        callbacks=[*_callbacks(message, recommender, text, model_dir, options.files), *options.callbacks],
         config_text=text,
         prefetch=max(1, min(message.data_config.prefetch_size, 8)),
         columns=describe_columns(source),
@@ -180,8 +187,29 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
         trainer.forget()
         if message.train_config.fine_tune_checkpoint:
             _fine_tune(message, trainer)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(model_dir / CONFIG_FILE, text, options.files)
     with input_errors(source):
         return trainer.fit()
+
+
+@contextlib.contextmanager
+def late_errors(config: PipelineConfig) -> Iterator[None]:
+    """Says of what is found out only after the config was read where it comes from.
+
+    Raises:
+        ConfigError: with the lines of its problems.
+        UserError: rows broke a rule that the graph checks, such as a label that is no number.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([problem.at(config.locate(problem.path)) for problem in error.problems]) from error
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)
+        if found is None:
+            raise
+        raise UserError(found[1]) from error
 
 
 def _newest(model_dir: Path) -> Checkpoint | None:
@@ -194,27 +222,37 @@ def _make_deterministic() -> None:
 
 
 def _callbacks(
-    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, text: str, model_dir: Path
+    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, text: str, model_dir: Path, files: Files | None
 ) -> list[Callback]:
     export = config.export_config
     patience = export.max_check_steps if export.enable_early_stop else 0
     callbacks: list[Callback] = [
-        MetricsJournal(model_dir / METRICS_FILE),
+        MetricsJournal(model_dir / METRICS_FILE, files),
         TensorBoard(model_dir / "tensorboard"),
         StatisticsRecorder(
             model_dir / STATISTICS_FILE,
             {name: feature.inputs[0] for name, feature in recommender.features.items()},
             config.data_config.event_time_field,
             config.train_config.seed,
+            files,
         ),
     ]
     best = None
     if config.eval_input_path:
+        _check_metric(export, recommender)
         best = BestMetric(export.best_exporter_metric, export.metric_bigger, patience)
         callbacks.append(best)
     if export.exporter_type != "none":
         callbacks.append(Exporter(config, text, model_dir / "export" / export.exporter_type, best))
     return callbacks
+
+
+def _check_metric(export: export_pb2.ExportConfig, recommender: Recommender) -> None:
+    if export.exporter_type == "best" or export.enable_early_stop:
+        names = [metric.name for metric in bind_metrics(recommender.config, recommender.model.tasks)]
+        if export.best_exporter_metric not in (*names, "loss"):
+            found, path = repr(export.best_exporter_metric), "export_config.best_exporter_metric"
+            raise ConfigError([Problem(path, found, f"what an evaluation reports: {', '.join(names)} or loss")])
 
 
 def describe_columns(source: WindowedSource) -> dict[str, dict[str, object]]:
@@ -226,16 +264,21 @@ def describe_columns(source: WindowedSource) -> dict[str, dict[str, object]]:
 
 
 def _check_unchanged(checkpoint: Checkpoint, config: pipeline_pb2.EasyRecConfig) -> None:
-    """Refuses to go on with a config that would not be the same run; warns where the bits may differ."""
+    """Refuses to go on with a config that would not be the same run."""
     if checkpoint.config:
         old = load_config(None, text=checkpoint.config).message
         refused = [change for change in changed_fields(old, config) if not change.allowed]
         if refused:
             raise ConfigError(
-                [Problem(change.path, str(change.new), f"as before, {change.old}", change.message) for change in refused]
+                [
+                    Problem(change.path, str(change.new), f"as before, {change.old}", change.message)
+                    for change in refused
+                ]
             )
-    changes = environment_changes(checkpoint.environment, environment())
-    if changes:
+
+
+def _warn_of_changes(checkpoint: Checkpoint) -> None:
+    if changes := environment_changes(checkpoint.environment, training_environment()):
         warn(f"Resuming with other software or hardware, so weights may differ in the last bits: {'; '.join(changes)}")
 
 
@@ -243,7 +286,9 @@ def _fine_tune(config: pipeline_pb2.EasyRecConfig, trainer: Trainer) -> None:
     train_config = config.train_config
     names = read_name_map(train_config.fine_tune_ckpt_var_map) if train_config.fine_tune_ckpt_var_map else {}
     checkpoint = find(train_config.fine_tune_checkpoint)
-    weights = [tensor for tensor in training_tensors(trainer.stepper) if tensor.name.startswith(("embeddings/", "dense/"))]
+    weights = [
+        tensor for tensor in training_tensors(trainer.stepper) if tensor.name.startswith(("embeddings/", "dense/"))
+    ]
     weights = [t for t in weights if not t.name.startswith("embeddings/") or t.name.endswith("/weights")]
     report = warm_start(checkpoint, weights, names, crop_or_pad=train_config.force_restore_shape_compatible)
     warn(str(report))
@@ -265,10 +310,11 @@ def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tupl
         raise ConfigError([Problem("eval_input_path", "nothing", "the files to evaluate on")])
     checkpoint = checkpoint_of(config, checkpoint_path)
     set_threads(message)
-    recommender = restored_recommender(message, checkpoint)
-    source = evaluation_source(message, recommender)
-    with input_errors(source):
-        metrics = Evaluator(recommender, lambda: as_dataset(source), message.eval_config.num_examples)()
+    with late_errors(config):
+        recommender = restored_recommender(message, checkpoint)
+        source = evaluation_source(message, recommender)
+        with input_errors(source):
+            metrics = Evaluator(recommender, lambda: as_dataset(source), message.eval_config.num_examples)()
     return checkpoint, metrics
 
 

@@ -25,7 +25,9 @@ def tables(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Iter
     for layout in recommender.layouts.values():
         for slot in layout.slots:
             groups.setdefault(slot.name, []).append(layout.name)
-    sides = {field.input_name: data_pb2.DatasetConfig.Side.Name(field.side) for field in data.input_fields if field.side}
+    sides = {
+        field.input_name: data_pb2.DatasetConfig.Side.Name(field.side) for field in data.input_fields if field.side
+    }
     rows = []
     for name, feature in recommender.features.items():
         kind = feature_pb2.FeatureConfig.FeatureType.Name(feature.config.feature_type)
@@ -34,20 +36,33 @@ def tables(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Iter
         ids = feature.num_ids if feature.num_ids is not None else "-"
         rows.append((name, kind, ", ".join(feature.inputs), side, ids, ", ".join(groups.get(name, ["(history)"]))))
     yield "Features", ("feature", "type", "columns", "side", "ids", "groups"), rows
-    yield "Embedding tables", ("table", "rows", "width", "MB", "owners"), [
-        (table.name, table.rows, table.dim, round(table.bytes / 1e6, 2), ", ".join(table.owners))
-        for table in recommender.collection.tables.values()
-    ]
-    yield "Groups", ("group", "width", "features"), [
-        (layout.name, layout.width, len(layout.slots)) for layout in recommender.layouts.values() if layout.slots
-    ]
+    yield (
+        "Embedding tables",
+        ("table", "rows", "width", "MB", "owners"),
+        [
+            (table.name, table.rows, table.dim, round(table.bytes / 1e6, 2), ", ".join(table.owners))
+            for table in recommender.collection.tables.values()
+        ],
+    )
+    yield (
+        "Groups",
+        ("group", "width", "features"),
+        [(layout.name, layout.width, len(layout.slots)) for layout in recommender.layouts.values() if layout.slots],
+    )
     in_tables, in_layers = recommender.parameter_counts()
     state = len(recommender.row_slots)
-    yield "Parameters", ("what", "value"), [
-        ("in tables", f"{in_tables:,}"),
-        ("in dense layers", f"{in_layers:,}"),
-        ("memory of tables in training", f"{4 * in_tables * (1 + state) / 1e6:,.1f} MB with {state} values of state a weight"),
-    ]
+    yield (
+        "Parameters",
+        ("what", "value"),
+        [
+            ("in tables", f"{in_tables:,}"),
+            ("in dense layers", f"{in_layers:,}"),
+            (
+                "memory of tables in training",
+                f"{4 * in_tables * (1 + state) / 1e6:,.1f} MB with {state} values of state a weight",
+            ),
+        ],
+    )
 
 
 def _flow(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> list[tuple[str, str]]:
@@ -63,9 +78,7 @@ def _flow(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> list[
     ]
 
 
-def look_at_data(
-    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, rows: int
-) -> Iterable[Table] | None:
+def look_at_data(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, rows: int) -> Iterable[Table] | None:
     """Tables about the first rows of the training data; None where the files are not there.
 
     Raises:
@@ -87,13 +100,13 @@ def look_at_data(
     return _data_tables(recommender, source, bad_rows, rows)
 
 
-def _data_tables(
-    recommender: Recommender, source: WindowedSource, bad_rows: BadRows, rows: int
-) -> Iterable[Table]:
+def _data_tables(recommender: Recommender, source: WindowedSource, bad_rows: BadRows, rows: int) -> Iterable[Table]:
     peek = source.peek(3)
-    yield "First rows", tuple(peek.rows[0]) if peek.rows else (), [
-        tuple(_short(cell) for cell in row.values()) for row in peek.rows
-    ]
+    yield (
+        "First rows",
+        tuple(peek.rows[0]) if peek.rows else (),
+        [tuple(_short(cell) for cell in row.values()) for row in peek.rows],
+    )
     seen = 0
     values = dict.fromkeys(recommender.features, 0)
     missing = dict.fromkeys(recommender.features, 0)
@@ -115,10 +128,14 @@ def _data_tables(
             seen += int(next(iter(columns.values())).shape[0])
             if seen >= rows:
                 break
-    yield f"Features in the first {seen:,} rows", ("feature", "values", "missing", "unknown or out of range"), [
-        (name, values[name], _share(missing[name], values[name]), _share(unknown[name], values[name]))
-        for name in recommender.features
-    ]
+    yield (
+        f"Features in the first {seen:,} rows",
+        ("feature", "values", "missing", "unknown or out of range"),
+        [
+            (name, values[name], _share(missing[name], values[name]), _share(unknown[name], values[name]))
+            for name in recommender.features
+        ],
+    )
     findings = [("rows that could not be read", f"{bad_rows.tally.bad} of {bad_rows.tally.rows}")]
     findings += [("unreadable", line) for line in peek.bad[:5]]
     findings += [("constant column", name) for name, is_constant in constant.items() if is_constant and name in first]

@@ -22,18 +22,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = _runs.load(options.file or options.config, overrides)
     message = config.message
-    recommender = Recommender(message, training=False, tables=False)
-    recommender.build()
-    for title, columns, rows in _summary.tables(message, recommender):
-        table(title, columns, rows)
-    if not message.train_input_path:
-        return 0
-    data = _summary.look_at_data(message, recommender, options.rows)
-    if data is None:
-        warn(f"train_input_path: {message.train_input_path} is not there, so the data was not looked at")
-        return 0
-    for title, columns, rows in data:
-        table(title, columns, rows)
+    with _runs.late_errors(config):
+        recommender = Recommender(message, training=False, tables=False)
+        recommender.build()
+        for title, columns, rows in _summary.tables(message, recommender):
+            table(title, columns, rows)
+        if not message.train_input_path:
+            return 0
+        data = _summary.look_at_data(message, recommender, options.rows)
+        if data is None:
+            warn(f"train_input_path: {message.train_input_path} is not there, so the data was not looked at")
+            return 0
+        for title, columns, rows in data:
+            table(title, columns, rows)
     return 0
 
 

@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = _arguments.parser("export", "Writes a SavedModel to EXPORT_DIR/<version>/, for TensorFlow Serving.")
     arguments.add_argument("--export_dir", required=True, metavar="DIR", help="parent of the version folders")
-    arguments.add_argument("--checkpoint_path", metavar="PATH", help="a checkpoint; the newest of model_dir if left out")
+    arguments.add_argument(
+        "--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir"
+    )
     arguments.add_argument("--asset_files", metavar="NAME:PATH,...", help="further files for the export's assets")
     options, overrides = _arguments.parse(arguments, argv)
 
@@ -31,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_reports_in(_runs.model_dir_of(config))
     _runs.set_threads(message)
     checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
-    path = export_model(
-        message,
-        checkpoint,
-        Path(options.export_dir),
-        config_text=to_text(message),
-        asset_files=asset_files(message),
-    )
+    with _runs.late_errors(config):
+        path = export_model(
+            message,
+            checkpoint,
+            Path(options.export_dir),
+            config_text=to_text(message),
+            asset_files=asset_files(message),
+        )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     rows = [("export", str(path)), ("step", f"{checkpoint.step:,}"), ("size", f"{size / 1e6:.1f} MB")]
     table("Exported", ("what", "value"), rows)

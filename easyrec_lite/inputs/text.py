@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ class TextRows(Rows):
     columns in the order of the file. One line is one row: a cell may be quoted ("a,b", a quote inside is doubled), but
     can't hold a line break, so that damage never reaches beyond its line. A separator of several characters knows no
     quotes. Empty lines are skipped. Undeclared columns get the narrowest of INT64, FLOAT and STRING that fits the
-    first rows, where numbers with leading zeros count as text.
+    first rows, where whole numbers with leading zeros or more than 18 digits count as text.
 
     Args:
         config: The data_config: separator, with_header, input_fields.
@@ -139,8 +140,9 @@ def _sample(file: str, size: int) -> bytes:
 
 def _infer(name: str, cells: pa.Array) -> Found:
     filled = cells.drop_null()
-    text = [cell.strip() for cell in filled.to_pylist()]
-    if not text or any(cell.lstrip(b"+-")[:1] == b"0" and cell.lstrip(b"+-")[1:2].isdigit() for cell in text):
+    whole = re.compile(rb"\s*[+-]?(\d+)\s*")
+    digits = [match[1] for cell in filled.to_pylist() if (match := whole.fullmatch(cell))]
+    if not len(filled) or any(len(number) > 18 or (number.startswith(b"0") and number != b"0") for number in digits):
         return Found(_Type.STRING)
     for type_ in (_Type.INT64, _Type.FLOAT):
         if convert(filled, ColumnSpec(name, type_, 0))[1] is None:

@@ -90,8 +90,8 @@ class WindowedSource(Source):
         self._seed = seed if shuffle else None
         self._epochs, self._drop_remainder = epochs, drop_remainder
         self.bad_rows = bad_rows if bad_rows is not None else BadRows()
-        order = f"shuffled in windows of {window} rows with seed {seed}" if shuffle else "in the order of the files"
-        self._identity = replace(rows.identity, order=order)
+        how = f"shuffled with seed {seed}" if shuffle else "in the order of the files"
+        self._identity = replace(rows.identity, order=f"{how}, in windows of {window} rows")
 
     @property
     def columns(self) -> Mapping[str, ColumnSpec]:
@@ -118,14 +118,11 @@ class WindowedSource(Source):
         good: list[dict[str, Any]] = []
         bad: list[BadRow] = []
         private = self.bad_rows.private
-        for file, name in enumerate(self._rows.names):
-            for block in self._rows.blocks(file):
-                table, unusable = clean(block, self.columns, name)
-                left = rows - len(good)
-                good += table.slice(0, left).to_pylist()
-                bad += unusable[: rows - len(bad)]
-                if len(good) >= rows:
-                    break
+        blocks = ((name, block) for file, name in enumerate(self._rows.names) for block in self._rows.blocks(file))
+        for name, block in blocks:
+            table, unusable = clean(block, self.columns, name)
+            good += table.slice(0, rows - len(good)).to_pylist()
+            bad += unusable[: rows - len(bad)]
             if len(good) >= rows:
                 break
         shown = [{name: MASK if name in private else cell for name, cell in row.items()} for row in good]

@@ -159,9 +159,7 @@ class Model(keras.Model, abc.ABC):
         return float(self.params.l2_regularization)
 
 
-def require_groups(
-    config: pipeline_pb2.EasyRecConfig, names: Sequence[str], params_field: str
-) -> Iterator[Problem]:
+def require_groups(config: pipeline_pb2.EasyRecConfig, names: Sequence[str], params_field: str) -> Iterator[Problem]:
     """Problems for the groups and the parameters that a model can't do without."""
     present = {group.group_name for group in config.model_config.feature_groups}
     for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -30,7 +30,7 @@ class History(NamedTuple):
     row_splits: tf.Tensor
 
 
-GroupInput = tf.Tensor | tuple[History, ...]
+GroupInput: TypeAlias = "tf.Tensor | tuple[History, ...]"
 
 
 def mlp_from_config(config: layer_pb2.MLP, name: str) -> MLP:
@@ -169,9 +169,7 @@ class FeatureGroups(keras.layers.Layer):
         return f"{layout.name}_{piece.slots[0].name}_attention" if piece.kind == "attention" else ""
 
 
-def _history(
-    spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Query `[B, D]`, keys `[N, D]` and row_splits of one attention map; a shorter target is padded with zeros."""
     keys = [outputs[place] for place in spec.keys]
     query = keys[0] if len(keys) == 1 else tf.concat(keys, axis=1)
@@ -179,7 +177,9 @@ def _history(
         query = tf.pad(query, [[0, 0], [0, spec.history_width - spec.key_width]])
     steps = [outputs[place] for place in spec.history]
     if len(steps) > 1:
-        message = f"The histories of {spec.name!r} have different lengths in some row; the steps of one map go together."
+        message = (
+            f"The histories of {spec.name!r} differ in length in some row; the steps of one map go together."
+        )
         for other in steps[1:]:
             tf.debugging.assert_equal(steps[0].row_splits, other.row_splits, message=message)
     values = steps[0].values if len(steps) == 1 else tf.concat([step.values for step in steps], axis=1)

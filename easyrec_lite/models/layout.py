@@ -99,9 +99,9 @@ class LayoutBuilder:
         self.layouts: dict[str, GroupLayout] = {}
         for group in config.model_config.feature_groups:
             self.layouts[group.group_name] = self._lay_out(group)
-        for group in config.model_config.seq_att_groups:
-            specs = tuple(self._attention(group, place) for place in range(len(group.seq_att_map)))
-            self.layouts[group.group_name] = GroupLayout(group.group_name, False, (), specs)
+        for histories in config.model_config.seq_att_groups:
+            specs = tuple(self._attention(histories, place) for place in range(len(histories.seq_att_map)))
+            self.layouts[histories.group_name] = GroupLayout(histories.group_name, False, (), specs)
 
     @property
     def used_features(self) -> list[str]:
@@ -215,5 +215,3 @@ def _single_valued(feature: Feature) -> bool:
 
 def _initializer(feature: Feature) -> feature_pb2.Initializer | None:
     return feature.config.initializer if feature.config.HasField("initializer") else None
-
-

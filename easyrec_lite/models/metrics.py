@@ -82,7 +82,9 @@ def _bind(config: eval_pb2.EvalMetrics, task: Task) -> BoundMetric:
     if kind == "auc":
         # Exact unless the config asks for a number of thresholds: EasyRec's 200 are coarse where clicks are rare.
         exact = not config.auc.HasField("num_thresholds")
-        metric = build_metric("auc") if exact else build_metric("streaming_auc", num_thresholds=config.auc.num_thresholds)
+        metric = (
+            build_metric("auc") if exact else build_metric("streaming_auc", num_thresholds=config.auc.num_thresholds)
+        )
         return BoundMetric(task.key("auc"), metric, task.score, task.label)
     if kind in ("gauc", "session_auc"):
         metric = build_metric(kind, reduction=getattr(config, kind).reduction)

@@ -17,7 +17,7 @@ from easyrec_lite.models.groups import FeatureGroups
 from easyrec_lite.models.layout import LayoutBuilder
 from easyrec_lite.models.metrics import metric_columns
 from easyrec_lite.models.registry import build_model, model_class
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.protos import loss_pb2, pipeline_pb2
 
 
 class Batch(NamedTuple):
@@ -67,6 +67,7 @@ class Recommender(tf.Module):
         self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
         self.model = build_model(config, builder.layouts)
         self.labels = Labels(config.data_config)
+        self._binary = {task.label for task in self.model.tasks if task.loss_type == loss_pb2.CLASSIFICATION}
         self._embedding_l2 = config.model_config.embedding_regularization
 
     # ---- columns
@@ -112,6 +113,9 @@ class Recommender(tf.Module):
         if not targets:
             return Batch(plan, numbers, Targets({}, None, {}))
         labels, weight = self.labels(columns)
+        labels = {
+            name: _probabilities(name, label) if name in self._binary else label for name, label in labels.items()
+        }
         return Batch(plan, numbers, Targets(labels, weight, {name: columns[name] for name in self.target_columns}))
 
     def forward(
@@ -185,3 +189,14 @@ class Recommender(tf.Module):
         """Numbers of parameters: in tables, in dense layers."""
         tables = sum(table.rows * table.dim for table in self.collection.tables.values())
         return tables, sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
+
+
+def _probabilities(name: str, label: tf.Tensor) -> tf.Tensor:
+    """The label, once it is seen to be in [0, 1]: of others a cross entropy trains to infinity in silence."""
+    fits = tf.reduce_all((label >= 0.0) & (label <= 1.0))
+    message = (
+        f"Label column {name}: found a value outside of 0 .. 1; expected 0 or 1 for loss_type CLASSIFICATION. "
+        "Mend the rows, or choose another loss_type, such as L2_LOSS."
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        return tf.identity(label)

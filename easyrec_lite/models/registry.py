@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from easyrec_lite.config import ConfigError, Problem
+from easyrec_lite.config import ConfigError, Problem, item_paths, one_of
 from easyrec_lite.models.base import Model
 from easyrec_lite.models.layout import GroupLayout
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.protos import eval_pb2, loss_pb2, pipeline_pb2
 
 _MODELS: dict[str, type[Model]] = {}
 
@@ -60,6 +60,31 @@ def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         yield from error.problems
         return
     yield from model.check(config)
+    for path, loss_type, metrics in _tasks(config, model):
+        if loss_type not in model.loss_types:
+            names = [loss_pb2.LossType.Name(known) for known in model.loss_types]
+            yield Problem(f"{path}.loss_type", loss_pb2.LossType.Name(loss_type), one_of(names))
+        yield from _check_metrics(model, metrics, f"{path}.metrics_set")
+    yield from _check_metrics(model, config.eval_config.metrics_set, "eval_config.metrics_set")
+
+
+def _tasks(
+    config: pipeline_pb2.EasyRecConfig, model: type[Model]
+) -> Iterator[tuple[str, int, Sequence[eval_pb2.EvalMetrics]]]:
+    """Path, loss type and own metrics of each task."""
+    towers = getattr(getattr(config.model_config, model.params_field), "task_towers", ())
+    if not towers:
+        yield "model_config", config.model_config.loss_type, ()
+    base = f"model_config.{model.params_field}.task_towers"
+    for path, tower in zip(item_paths(base, towers), towers, strict=True):
+        yield path, tower.loss_type, tower.metrics_set
+
+
+def _check_metrics(model: type[Model], metrics: Sequence[eval_pb2.EvalMetrics], path: str) -> Iterator[Problem]:
+    for place, metric in enumerate(metrics):
+        if metric.HasField("recall_at_topk") and not model.ranks:
+            expected = "a metric of scores, such as auc"
+            yield Problem(f"{path}[{place}]", f"recall_at_topk of {model.__name__}", expected, "it ranks no items")
 
 
 def build_model(config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> Model:

@@ -1,6 +1,6 @@
 """Serving: exports and what loads them."""
 
-from easyrec_lite.serving.export import ServingModule, export_model, next_version
+from easyrec_lite.serving.export import ServingModule, export_model, exported_step, next_version, versions
 from easyrec_lite.serving.predictor import PredictionError, Predictor
 from easyrec_lite.serving.restore import restored_recommender
 
@@ -9,6 +9,8 @@ __all__ = [
     "Predictor",
     "ServingModule",
     "export_model",
+    "exported_step",
     "next_version",
     "restored_recommender",
+    "versions",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -98,10 +99,21 @@ def export_model(
     return target
 
 
+def versions(export_dir: Path) -> list[Path]:
+    """The version folders below `export_dir`, oldest first."""
+    found = [path for path in export_dir.glob("*") if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def next_version(export_dir: Path) -> int:
     """A version number higher than any below `export_dir`, folders taken back by renaming included."""
-    digits = ("".join(c for c in path.name if c.isdigit()) for path in export_dir.glob("*")) if export_dir.exists() else ()
-    return max(int(time.time()), *(int(number) + 1 for number in digits if number), 0)
+    numbers = (number for path in export_dir.glob("*") for number in re.findall(r"\d+", path.name))
+    return max([int(time.time()), *(int(number) + 1 for number in numbers)])
+
+
+def exported_step(version: Path) -> int:
+    """The training step of an export."""
+    return int(json.loads((version / "assets" / DESCRIPTION).read_text())["step"])
 
 
 def _describe(

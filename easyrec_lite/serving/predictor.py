@@ -98,12 +98,13 @@ def _convert(column: ServedColumn, values: pd.Series) -> np.ndarray:
     except (ValueError, TypeError) as error:
         bad = next(value for value in cells if not _is_number(value))
         raise PredictionError(
-            f"Column {column.name!r} takes {column.dtype.name}; found {bad!r}. Leave the cell out for {column.default!r}."
+            f"Column {column.name!r} takes {column.dtype.name}; found {bad!r}."
+            f" Leave the cell out for {column.default!r}."
         ) from error
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and np.isnan(value)) if np.isscalar(value) or value is None else False
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and np.isnan(value))
 
 
 def _is_number(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, TensorBoard
 from easyrec_lite.training.evaluation import Evaluator
-from easyrec_lite.training.loop import FitResult, Trainer
+from easyrec_lite.training.loop import FitResult, Trainer, training_environment
 from easyrec_lite.training.schedules import Schedule
 from easyrec_lite.training.state import training_tensors
 from easyrec_lite.training.statistics import StatisticsRecorder
@@ -15,10 +15,11 @@ __all__ = [
     "FitResult",
     "MetricsJournal",
     "Schedule",
-    "Stepper",
     "StatisticsRecorder",
+    "Stepper",
     "StepsResult",
     "TensorBoard",
     "Trainer",
+    "training_environment",
     "training_tensors",
 ]

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from easyrec_lite.checkpoints import Checkpoint, Journal
+from easyrec_lite.checkpoints import Checkpoint, Files, Journal
 from easyrec_lite.features import Columns, Encoded
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Callback:
     """Base of those who follow a training run; every method may be left as it is.
 
-    Order of calls: `restore` (only when resuming), `on_start`; then `on_steps` after every few steps, and at each
-    checkpoint `on_evaluation`, `state`, `on_checkpoint`; `stop_reason` after each of these; at last `on_end`.
+    Order of calls: `restore` (only when resuming), `on_start`; then `stop_reason` and `on_steps` for every few steps,
+    at each evaluation `on_evaluation`, at each checkpoint `state` and `on_checkpoint`; at last `on_end`.
     """
 
     def observe(
@@ -103,7 +103,9 @@ class BestMetric(Callback):
         """See Callback."""
         if not self._patience or self.best is None or self._step - self.best_step < self._patience:
             return ""
-        return f"{self.metric} has not been better than {self.best:.6f} (step {self.best_step}) for {self._patience} steps"
+        return (
+            f"{self.metric} has not been better than {self.best:.6f} (step {self.best_step}) for {self._patience} steps"
+        )
 
     def protected_steps(self) -> Collection[int]:
         """See Callback."""
@@ -119,35 +121,55 @@ class BestMetric(Callback):
 
 
 class MetricsJournal(Callback):
-    """Writes losses and metrics to `metrics.jsonl`, one JSON object a line, cut back to the checkpoint on resuming."""
+    """Writes losses and metrics to `metrics.jsonl`, one JSON object a line, cut back to the checkpoint on resuming.
 
-    def __init__(self, path: Path) -> None:
-        self._journal = Journal(path)
+    Losses are means over the steps since the record before. All but `rows_per_second` is the same in a resumed run.
+    """
+
+    def __init__(self, path: Path, files: Files | None = None) -> None:
+        self._journal = Journal(path, files=files)
+        self._steps = 0
+        self._sums: dict[str, float] = {}
+        self._evaluated_step = -1
         self._rows = 0
         self._since = time.monotonic()
 
     def on_start(self, trainer: Trainer) -> None:
         """See Callback."""
         self._journal.truncate_after(trainer.step)
+        evaluations = [record for record in self._journal.records() if record.get("kind") == "evaluation"]
+        self._evaluated_step = evaluations[-1]["step"] if evaluations else -1
         self._since = time.monotonic()
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """One record each `log_step_count_steps`."""
         self._rows += result.rows
+        self._steps += result.steps
+        for name, value in result.losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * result.steps
         every = trainer.config.log_step_count_steps
         if not every or trainer.step % every:
             return
         now = time.monotonic()
-        rate = self._rows / max(now - self._since, 1e-9)
-        record = {"step": trainer.step, "kind": "train", **result.losses, "rows_per_second": round(rate, 1)}
-        self._journal.append(record)
-        self._rows, self._since = 0, now
+        losses = {name: value / self._steps for name, value in self._sums.items()}
+        rate = round(self._rows / max(now - self._since, 1e-9), 1)
+        self._journal.append({"step": trainer.step, "kind": "train", **losses, "rows_per_second": rate})
+        self._steps, self._sums, self._rows, self._since = 0, {}, 0, now
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """One record an evaluation."""
-        if metrics:
+        if metrics and trainer.step != self._evaluated_step:
             self._journal.append({"step": trainer.step, "kind": "evaluation", **metrics}, sync=True)
+            self._evaluated_step = trainer.step
         self._rows, self._since = 0, time.monotonic()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """See Callback."""
+        return {"steps": self._steps, "sums": self._sums}, {}
+
+    def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """See Callback."""
+        self._steps, self._sums = state["steps"], dict(state["sums"])
 
     def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from easyrec_lite.errors import UserError
 from easyrec_lite.models import Batch, Recommender, bind_metrics
 
 # A pass over rows: every call gives a fresh dataset of (columns, position).
@@ -28,7 +29,11 @@ class Evaluator:
         self._predict: Callable[[Batch], tuple[dict[str, tf.Tensor], tf.Tensor]] | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Metrics by name, with the mean `loss` (without regularisation) and the number of `rows`."""
+        """Metrics by name, with the mean `loss` (without regularisation) and the number of `rows`.
+
+        Raises:
+            UserError: a metric can't be taken of these labels.
+        """
         recommender = self._recommender
         metrics = bind_metrics(recommender.config, recommender.model.tasks)
         dataset = self._dataset().map(lambda columns, _: recommender.encode(columns))
@@ -42,7 +47,10 @@ class Evaluator:
             weight = None if batch.targets.weight is None else batch.targets.weight.numpy()
             columns = {name: value.numpy() for name, value in batch.targets.columns.items()}
             for metric in metrics:
-                metric.update(predictions, labels, weight, columns)
+                try:
+                    metric.update(predictions, labels, weight, columns)
+                except ValueError as error:
+                    raise UserError(f"Metric {metric.name} of the label {metric.label!r}: {error}") from error
             count = len(next(iter(predictions.values())))
             rows += count
             loss += float(batch_loss) * count

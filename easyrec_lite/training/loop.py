@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, clean_up, environment, latest, prune, save
+from easyrec_lite.inputs import InputError
 from easyrec_lite.models import Batch, Recommender
 from easyrec_lite.training.callbacks import Callback
 from easyrec_lite.training.state import training_tensors
@@ -27,7 +29,7 @@ class FitResult:
     Attributes:
         step: steps done in all.
         metrics: of the last evaluation, by name.
-        checkpoint: the last one written.
+        checkpoint: the last one.
         stopped_by: why it ended: `num_steps`, `end of data` or a callback's reason.
         rows: rows trained by this process.
         seconds: wall time of this process's training, evaluations included.
@@ -75,6 +77,7 @@ class Trainer:
         self.config = recommender.config.train_config
         self.stepper = Stepper(recommender)
         self.position: str | None = None
+        self.checkpoint: Checkpoint | None = None  # the newest: restored or written
         self._dataset = dataset
         self._evaluate = evaluate
         self._callbacks = list(callbacks)
@@ -82,10 +85,6 @@ class Trainer:
         self._prefetch = prefetch
         self._columns = {name: dict(column) for name, column in (columns or {}).items()}
         self._files = files
-        self._threads = {
-            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
-            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
-        }
 
     @property
     def step(self) -> int:
@@ -111,25 +110,33 @@ class Trainer:
         if "position" not in state:
             raise CheckpointError(f"{checkpoint} holds no position in the data: it was not written by training.")
         self.position = state["position"]
+        self.checkpoint = checkpoint
         arrays = checkpoint.arrays()
         for callback in self._callbacks:
             name = type(callback).__name__
+            if name not in state["callbacks"]:
+                continue  # a callback that the run before did not have
             own = {key.split("/", 1)[1]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
-            callback.restore(state.get("callbacks", {}).get(name, {}), own)
+            callback.restore(state["callbacks"][name], own)
 
     def fit(self) -> FitResult:
-        """Trains until `num_steps`, the end of the data or a callback's wish; returns how it ended."""
-        result = FitResult(step=self.step)
-        started = time.monotonic()
+        """Trains until `num_steps`, the end of the data or a callback's wish; returns how it ended.
+
+        Each multiple of `save_checkpoints_steps`, and the end, is evaluated and saved. Checkpoints by seconds are not
+        evaluated: what follows from an evaluation must not depend on the clock.
+
+        Raises:
+            InputError: the data does not make a single batch.
+        """
+        restored = self.checkpoint
+        result = FitResult(step=self.step, checkpoint=restored, metrics=restored.metrics if restored else {})
+        evaluated_step = restored.step if restored and restored.state.get("evaluated", True) else -1
+        started = saved_at = time.monotonic()
         for callback in self._callbacks:
             callback.on_start(self)
         iterator = iter(self._batches())
-        saved_step, saved_at = (self.step if self.position is not None else -1), time.monotonic()
         limit = self.config.num_steps or None
-        while True:
-            if limit is not None and self.step >= limit:
-                result.stopped_by = "num_steps"
-                break
+        while not (reason := self._stop_reason(limit)):
             asked = self._next_stop(limit) - self.step
             done = self.stepper.run(iterator, asked)
             if done.steps:
@@ -138,18 +145,24 @@ class Trainer:
                 for callback in self._callbacks:
                     callback.on_steps(self, done)
             if done.steps < asked:
-                result.stopped_by = "end of data"
+                reason = "end of data"
                 break
-            if self._is_due(saved_at):
-                result.checkpoint = self._checkpoint(result)
-                saved_step, saved_at = self.step, time.monotonic()
-            reason = next((r for r in (callback.stop_reason() for callback in self._callbacks) if r), "")
-            if reason:
-                result.stopped_by = reason
-                break
-        if saved_step != self.step:
-            result.checkpoint = self._checkpoint(result)
-        result.step = self.step
+            every, seconds = self.config.save_checkpoints_steps, self.config.save_checkpoints_secs
+            if every and self.step % every == 0:
+                result.metrics = self._evaluation()
+                evaluated_step = self.step
+                self._save(result.metrics)
+                saved_at = time.monotonic()
+            elif seconds and time.monotonic() - saved_at >= seconds:
+                self._save()
+                saved_at = time.monotonic()
+        if not self.step:
+            raise InputError("train_input_path", "no batch of rows", "at least one", "see data_config.drop_remainder")
+        if evaluated_step != self.step:
+            result.metrics = self._evaluation()
+            if self.checkpoint is None or self.checkpoint.step != self.step:
+                self._save(result.metrics)
+        result.stopped_by, result.step, result.checkpoint = reason, self.step, self.checkpoint
         result.seconds = time.monotonic() - started
         for callback in self._callbacks:
             callback.on_end(self, result.metrics)
@@ -184,43 +197,57 @@ class Trainer:
         stops = [(step // interval + 1) * interval for interval in intervals if interval]
         return min([*stops, limit]) if limit is not None else min(stops)
 
-    def _is_due(self, saved_at: float) -> bool:
-        every = self.config.save_checkpoints_steps
-        if every and self.step % every == 0:
-            return True
-        seconds = self.config.save_checkpoints_secs if self.config.HasField("save_checkpoints_secs") else 0
-        return bool(seconds) and time.monotonic() - saved_at >= seconds
+    def _stop_reason(self, limit: int | None) -> str:
+        """Why not to go on; asked before each call, so that a run which had ended when it was killed ends again."""
+        if limit is not None and self.step >= limit:
+            return "num_steps"
+        return next((reason for reason in (callback.stop_reason() for callback in self._callbacks) if reason), "")
 
-    def _checkpoint(self, result: FitResult) -> Checkpoint:
-        """Evaluates, then writes everything down; the callbacks' state is that after they heard of the metrics."""
-        step = self.step
+    def _evaluation(self) -> dict[str, float]:
         metrics = self._evaluate() if self._evaluate is not None else {}
-        result.metrics = metrics
         for callback in self._callbacks:
             callback.on_evaluation(self, metrics)
+        return metrics
+
+    def _save(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Writes everything down.
+
+        Args:
+            metrics: of the evaluation at this step; None where there was none.
+        """
         arrays: dict[str, np.ndarray] = {}
         state: dict[str, Any] = {"position": self.position, "columns": self._columns, "callbacks": {}}
+        state["evaluated"] = metrics is not None
         for callback in self._callbacks:
             name = type(callback).__name__
             own_state, own_arrays = callback.state()
             state["callbacks"][name] = own_state
             arrays.update({f"{name}/{key}": value for key, value in own_arrays.items()})
-        checkpoint = save(
+        self.checkpoint = save(
             self.model_dir,
-            step,
+            self.step,
             training_tensors(self.stepper),
             state=state,
             arrays=arrays,
             metrics=metrics,
             config=self._config_text,
-            environment=environment(self._threads),
+            environment=training_environment(),
             files=self._files,
         )
         protected = {kept for callback in self._callbacks for kept in callback.protected_steps()}
         prune(self.model_dir, self.config.keep_checkpoint_max, protected, self._files)
         for callback in self._callbacks:
-            callback.on_checkpoint(self, checkpoint)
-        return checkpoint
+            callback.on_checkpoint(self, self.checkpoint)
+
+
+def training_environment() -> dict[str, Any]:
+    """What decides the bits besides config and rows, thread counts included; kept in the checkpoints."""
+    threading = tf.config.threading
+    counts = {
+        "inter_op": threading.get_inter_op_parallelism_threads() or os.environ.get("TF_NUM_INTEROP_THREADS", 0),
+        "intra_op": threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS", 0),
+    }
+    return environment({name: int(count) for name, count in counts.items()})
 
 
 __all__ = ["FitResult", "StepsResult", "Trainer"]

@@ -8,7 +8,7 @@ import keras
 
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.embeddings import SPARSE_KINDS
-from easyrec_lite.protos import optimizer_pb2, train_pb2
+from easyrec_lite.protos import optimizer_pb2, pipeline_pb2, train_pb2
 from easyrec_lite.training.schedules import Schedule, schedule_problems
 
 
@@ -67,6 +67,11 @@ def optimizer_problems(config: train_pb2.TrainConfig) -> Iterable[Problem]:
             yield Problem(f"{here}.initial_accumulator_value", f"{start:g}", "a number from 0 upwards")
         if parameters.epsilon < 0.0 or (parameters.epsilon == 0.0 and start <= 0.0):
             yield Problem(f"{here}.epsilon", f"{parameters.epsilon:g}", "a number above 0")
+
+
+def check(config: pipeline_pb2.EasyRecConfig) -> Iterable[Problem]:
+    """`optimizer_problems` of a whole config: a check for `load_config`."""
+    return optimizer_problems(config.train_config)
 
 
 def _require(config: train_pb2.TrainConfig) -> None:

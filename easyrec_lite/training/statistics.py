@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from easyrec_lite.checkpoints import Checkpoint, atomic_write_text
+from easyrec_lite.checkpoints import Checkpoint, Files, atomic_write_text
 from easyrec_lite.features import Columns, Encoded, Numbers, Statistics
 from easyrec_lite.training.callbacks import Callback
 
@@ -29,10 +29,19 @@ class StatisticsRecorder(Callback):
         columns: by feature, the column whose missing cells are the feature's.
         event_time: the column of the event time, or ''.
         seed: of the row sample.
+        files: file operations; tests hand in their own.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str], event_time: str = "", seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Mapping[str, str],
+        event_time: str = "",
+        seed: int = 0,
+        files: Files | None = None,
+    ) -> None:
         self._path = path
+        self._files = files
         self._columns = dict(columns)
         self._event_time = event_time
         self._statistics = Statistics(seed)
@@ -72,7 +81,14 @@ class StatisticsRecorder(Callback):
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """See Callback."""
-        atomic_write_text(self._path, self._statistics.to_json())
+        self._write()
+
+    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Writes them once more: a run may have been killed just after its last checkpoint."""
+        self._write()
+
+    def _write(self) -> None:
+        atomic_write_text(self._path, self._statistics.to_json(), self._files)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """See Callback."""

@@ -62,9 +62,6 @@ class Stepper:
             losses = recommender.losses(predictions, batch.targets, embedding_l2)
             total = tf.add_n(list(losses.values()))
         dense_gradients, row_gradients = tape.gradient(total, (variables, weights))
-        row_gradients = {
-            key: None if gradient is None else tf.convert_to_tensor(gradient) for key, gradient in row_gradients.items()
-        }
         if self._clip_norm > 0:
             dense_gradients, row_gradients = self._clip(dense_gradients, row_gradients)
         done = self.step.assign_add(1)

@@ -8,6 +8,7 @@ from google.protobuf import text_format
 
 from easyrec_lite.config import ConfigError
 from easyrec_lite.embeddings import Adagrad, Adam, Concat, EmbeddingCollection, TableSpec, table_initializer, tables
+from easyrec_lite.embeddings.views import write_block
 from easyrec_lite.protos import feature_pb2
 
 
@@ -102,6 +103,18 @@ def test_views_round_trip_and_touch_nothing_else() -> None:
         assert found.read(2, 2).shape == (0, found.shape[1])
         found.write(1, np.zeros((0, found.shape[1])))
     assert not any(np.any(variable[0]) for variable in collection.variables_by_bucket.values())
+
+
+def test_writing_a_block_does_not_read_the_variable() -> None:
+    variable = tf.Variable(tf.zeros([5, 4]))
+    function = tf.function(lambda: write_block(variable, 1, 2, tf.ones([3, 2])), autograph=False)
+    kinds = {operation.type for operation in function.get_concrete_function().graph.get_operations()}
+    assert "ResourceStridedSliceAssign" in kinds
+    assert "ReadVariableOp" not in kinds
+    function()
+    expected = np.zeros((5, 4))
+    expected[1:4, 2:] = 1.0
+    np.testing.assert_array_equal(variable, expected)
 
 
 def test_reading_gives_a_copy() -> None:

@@ -14,6 +14,7 @@ from input_rows import to_lists
 
 from easyrec_lite.config import ConfigError
 from easyrec_lite.inputs import BadRows, InputError, Ragged, WindowedSource, open_source
+from easyrec_lite.inputs import parquet as parquet_module
 from easyrec_lite.protos import data_pb2
 
 

@@ -64,7 +64,7 @@ def test_elements_hold_the_rows() -> None:
     assert resumed["i"].numpy().tolist() == [3]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=3), min_size=1, max_size=6))
 def test_any_text_arrives_as_it_is(lists: list[list[str]]) -> None:
     words = ["".join(words) for words in lists]

@@ -107,15 +107,19 @@ def test_header_goes_by_name_and_may_differ_between_files(tmp_path: Path) -> Non
 
 
 def test_columns_are_inferred_from_header_and_first_rows(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("i,f,s,zip,empty,d\n1,1,a,0123,,5\n-2,2.5,b,9876,,6\n,nan,3,1,,7\n")
+    (tmp_path / "a.csv").write_text(
+        "i,f,s,zip,empty,d,long\n1,1,a,0123,,5,1\n-2,2.5,b,9876,,6,9999999999999999999\n0,nan,3,1,,7,\n"
+    )
     config = data_pb2.DatasetConfig(with_header=True)
     config.input_fields.add(input_name="d", input_type="STRING")
-    source = open_source(config, tmp_path / "a.csv", columns=["i", "f", "s", "zip", "empty", "d"], shuffle=False)
+    source = open_source(
+        config, tmp_path / "a.csv", columns=["i", "f", "s", "zip", "empty", "d", "long"], shuffle=False
+    )
     kinds = [spec.kind for spec in source.columns.values()]
-    assert kinds == [Kind.INT, Kind.FLOAT, Kind.TEXT, Kind.TEXT, Kind.TEXT, Kind.TEXT]
+    assert kinds == [Kind.INT, Kind.FLOAT, *[Kind.TEXT] * 5]
     (batch,) = source.read()
-    assert to_rows([batch])[2] == (0, 0.0, "3", "1", "", "7")
-    assert batch.missing == {"i": 1, "f": 1, "empty": 3}
+    assert to_rows([batch])[2] == (0, 0.0, "3", "1", "", "7", "")
+    assert batch.missing == {"f": 1, "empty": 3, "long": 1}
 
 
 def test_a_wrong_inference_says_so(tmp_path: Path) -> None:

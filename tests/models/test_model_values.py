@@ -109,6 +109,8 @@ def test_layers_of_one_shape_start_differently() -> None:
     """One seed for the run must not mean one value for all layers."""
     recommender = Recommender(load(MODELS["dbmtl_experts"]).message)
     recommender.build()
-    kernels = {v.path: v.numpy() for v in recommender.dense_variables if "expert_" in v.path and v.path[-6:] == "kernel"}
+    kernels = {
+        v.path: v.numpy() for v in recommender.dense_variables if "expert_" in v.path and v.path[-6:] == "kernel"
+    }
     assert len(kernels) == 3
     assert len({kernel.tobytes() for kernel in kernels.values()}) == 3

@@ -96,8 +96,10 @@ model_config {
 }
 """
 
-DSSM_LISTWISE = DSSM % {"dssm": 'simi_func: COSINE scale_simi: false temperature: 0.2 item_id: "item"',
-                        "loss": "SOFTMAX_CROSS_ENTROPY"}
+DSSM_LISTWISE = DSSM % {
+    "dssm": 'simi_func: COSINE scale_simi: false temperature: 0.2 item_id: "item"',
+    "loss": "SOFTMAX_CROSS_ENTROPY",
+}
 DSSM_POINTWISE = DSSM % {"dssm": "simi_func: INNER_PRODUCT scale_simi: true", "loss": "CLASSIFICATION"}
 
 DBMTL = """
@@ -142,8 +144,7 @@ MODELS = {
         "buy": 'task_space_indicator_label: "click" in_task_space_weight: 2 out_task_space_weight: 0.5',
         "click": "use_sample_weight: false",
     },
-    "deepfm": HEAD % {"data": 'label_fields: "click" sample_weight: "weight"'}
-    + DEEPFM % {"groups": "", "deepfm": ""},
+    "deepfm": HEAD % {"data": 'label_fields: "click" sample_weight: "weight"'} + DEEPFM % {"groups": "", "deepfm": ""},
     "deepfm_final": HEAD % {"data": 'label_fields: "click"'}
     + DEEPFM
     % {

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import text_format
 
 from easyrec_lite.config import ConfigError
-from easyrec_lite.protos import train_pb2
-from easyrec_lite.training.optimizers import build_dense_optimizer, embedding_schedule, optimizer_problems
+from easyrec_lite.protos import pipeline_pb2, train_pb2
+from easyrec_lite.training.optimizers import build_dense_optimizer, check, embedding_schedule, optimizer_problems
 
 
 def train_config(*optimizers: str) -> train_pb2.TrainConfig:
@@ -96,6 +96,7 @@ def test_problems_name_their_place(optimizers: list[str], path: str, found: str)
 def test_all_problems_at_once() -> None:
     config = train_config("adam_optimizer { beta1: 2 epsilon: -1 }", "")
     assert len(list(optimizer_problems(config))) == 4
+    assert list(check(pipeline_pb2.EasyRecConfig(train_config=config))) == list(optimizer_problems(config))
 
 
 def test_adagrad_may_do_without_epsilon() -> None:

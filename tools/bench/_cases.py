@@ -55,8 +55,7 @@ class Case:
             raise ValueError(f"Expected 4 features at least. Received: {self.features}")
         if self.distinct and not (self.shared and self.distinct <= min(self.table_rows, self.batch * self.features)):
             raise ValueError(
-                "distinct needs one shared table with so many rows and a batch with so many cells. "
-                f"Received: {self}"
+                f"distinct needs one shared table with so many rows and a batch with so many cells. Received: {self}"
             )
 
     @property

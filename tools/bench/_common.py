@@ -19,14 +19,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from easyrec_lite.errors import UserError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = _ROOT / "samples" / "configs"
+
 _TAIL = 3000  # characters of a failed process's output that are shown
 
 
-class BenchError(Exception):
+class BenchError(UserError):
     """A benchmark can't go on: a process failed, or the data isn't there."""
 
 

@@ -38,12 +38,12 @@ class Loop:
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
         def run(count: tf.Tensor) -> tf.Tensor:
-            def body(done: tf.Tensor) -> tuple[tf.Tensor]:
+            def body(done: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 results = tf.nest.flatten(function(next(iterator)), expand_composites=True)
-                with tf.control_dependencies([result for result in results if result is not None]):
-                    return (done + 1,)
+                return done + 1, tf.add_n([used, *(_use(result) for result in results if result is not None)])
 
-            return tf.while_loop(lambda done: done < count, body, [tf.constant(0, tf.int64)])[0]
+            start = (tf.constant(0, tf.int64), tf.constant(0.0))
+            return tf.while_loop(lambda done, used: done < count, body, start)[1]
 
         self._run = run
 
@@ -61,6 +61,12 @@ class Loop:
             walls.append((time.perf_counter() - wall) / count)
             cpus.append((time.process_time() - cpu) / count)
         return Cost(Spread.of(walls), Spread.of(cpus))
+
+
+def _use(tensor: tf.Tensor) -> tf.Tensor:
+    """A number that needs the tensor: TensorFlow removes ops whose values nobody reads."""
+    first = tf.reshape(tensor, [-1])[:1]
+    return tf.reduce_sum(tf.cast(tf.strings.length(first) if tensor.dtype == tf.string else first, tf.float32))
 
 
 def ready(elements: Sequence[Any]) -> tf.data.Dataset:
@@ -145,7 +151,7 @@ def stage_loops(stepper: Stepper, columns: Sequence[dict[str, Any]]) -> Iterator
         Loop(lambda element: dense_step(stepper, element, watch_groups=True), ready(dense)),
     )
 
-    upstream = [[tf.ones_like(tensor) for tensor in _floats(groups)] for groups, _ in dense]
+    upstream = [tuple(tf.ones_like(tensor) for tensor in _floats(groups)) for groups, _ in dense]
     backward = [(*pair, gradient) for pair, gradient in zip(weighted, upstream, strict=True)]
     yield "sums: gradients of the rows", Loop(lambda element: _row_gradients(recommender, *element), ready(backward))
 
@@ -166,11 +172,11 @@ def _groups(recommender: Recommender, weights: Any, batch: Batch) -> Groups:
     return recommender.groups(outputs, batch.numbers, training=True)
 
 
-def _row_gradients(recommender: Recommender, weights: Any, batch: Batch, upstream: list[tf.Tensor]) -> Any:
+def _row_gradients(recommender: Recommender, weights: Any, batch: Batch, upstream: tuple[tf.Tensor, ...]) -> Any:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         tensors = _floats(_groups(recommender, weights, batch))
-    return tape.gradient(tensors, weights, output_gradients=upstream)
+    return tape.gradient(tensors, weights, output_gradients=list(upstream))
 
 
 def _floats(groups: Groups) -> list[tf.Tensor]:

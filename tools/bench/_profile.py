@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-_OP = re.compile(r"^([\w./\-]+):([A-Z]\w*)$")  # the events of kernels are named "path/of/op:OpType"
+_OP = re.compile(r"^([\w./\-]+):(_?[A-Z]\w*)$")  # the events of kernels are named "path/of/op:OpType"
 
 
 @dataclass

@@ -83,7 +83,7 @@ class Result:
     """What a model costs. Seconds a step; CPU seconds are those of the whole process.
 
     Attributes:
-        ratio: of the pairs: a real step over a floor step.
+        ratio: of the pairs: a real step over a floor step; cpu_ratio in CPU time.
         distinct_share: distinct rows that a batch looks up, as a share of its ids.
         stages: the parts of a step, each run alone.
         ops: of a step.
@@ -94,6 +94,8 @@ class Result:
     floor: Spread
     ratio: Spread
     cpu: Spread
+    floor_cpu: Spread
+    cpu_ratio: Spread
     batch: int
     distinct_share: float
     peak_bytes: int
@@ -127,6 +129,7 @@ class _Pairs(Callback):
         self.steps: list[float] = []
         self.cpus: list[float] = []
         self.floors: list[float] = []
+        self.floor_cpus: list[float] = []
         self.ops: list[OpTime] = []
 
     def on_start(self, trainer: Trainer) -> None:
@@ -169,9 +172,10 @@ class _Pairs(Callback):
     def _run_floor(self, steps: int) -> None:
         _common.wait_until_idle()
         self._floor(2)
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         self._floor(steps)
-        self.floors.append((time.perf_counter() - start) / steps)
+        self.floors.append((time.perf_counter() - wall) / steps)
+        self.floor_cpus.append((time.process_time() - cpu) / steps)
 
 
 def measure(model: str, case: Case, data: Path, options: Options) -> Result:
@@ -194,8 +198,10 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
         model=model,
         step=Spread.of(pairs.steps),
         floor=Spread.of(pairs.floors),
-        ratio=Spread.of(step / floor for step, floor in zip(pairs.steps, pairs.floors, strict=True)),
+        ratio=_ratios(pairs.steps, pairs.floors),
         cpu=Spread.of(pairs.cpus),
+        floor_cpu=Spread.of(pairs.floor_cpus),
+        cpu_ratio=_ratios(pairs.cpus, pairs.floor_cpus),
         batch=config.message.data_config.batch_size,
         distinct_share=_distinct_share(pairs),
         peak_bytes=pairs.peak_bytes,
@@ -204,6 +210,10 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
         stages=stages,
         ops=pairs.ops,
     )
+
+
+def _ratios(steps: Sequence[float], floors: Sequence[float]) -> Spread:
+    return Spread.of(step / floor for step, floor in zip(steps, floors, strict=True))
 
 
 def _stages(pairs: _Pairs) -> Iterator[Stage]:
@@ -245,7 +255,7 @@ def measure_all(models: Sequence[str], case: Case, options: Options) -> Iterator
 
 def show(results: Sequence[Result]) -> None:
     """Prints the tables."""
-    columns = ("model", "us/row", "step ms", "floor ms", "x floor", "distinct ids", "peak MiB", "first steps s")
+    columns = ("model", "us/row", "step ms", "floor ms", "x floor", "CPU x floor", "distinct", "peak MiB", "first s")
     rows = [
         (
             result.model,
@@ -253,6 +263,7 @@ def show(results: Sequence[Result]) -> None:
             result.step.scaled(1e3).text(1),
             result.floor.scaled(1e3).text(1),
             result.ratio.text(),
+            result.cpu_ratio.text(),
             f"{result.distinct_share:.0%}",
             result.peak_bytes >> 20,
             round(result.build_seconds + result.first_steps_seconds, 1),
@@ -262,7 +273,9 @@ def show(results: Sequence[Result]) -> None:
     table("Training from Parquet, median (quartiles)", columns, rows)
     for result in results:
         if result.stages:
-            stages = [(stage.name, stage.wall.scaled(1e3).text(), stage.cpu.scaled(1e3).text()) for stage in result.stages]
+            stages = [
+                (stage.name, stage.wall.scaled(1e3).text(), stage.cpu.scaled(1e3).text()) for stage in result.stages
+            ]
             table(f"\n{result.model}: parts of a step, each alone", ("part", "wall ms", "CPU ms"), stages)
         if result.ops:
             whole = sum(op.seconds for op in result.ops)
@@ -293,9 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--edit", action="append", default=[], metavar="PATH=VALUE", help="change the config")
     _common.json_flag(parser)
     flags = parser.parse_args(argv)
-    options = Options(
-        flags.pairs, flags.steps, not flags.no_statistics, flags.stages, flags.profile, tuple(flags.edit)
-    )
+    options = Options(flags.pairs, flags.steps, not flags.no_statistics, flags.stages, flags.profile, tuple(flags.edit))
     case = dataclasses.replace(case, rows=flags.rows, batch_norm=flags.batch_norm)
     results = list(measure_all(flags.models, case, options))
     show(results)

@@ -87,11 +87,20 @@ class DSSM(Model):
         """See Model.loss_names."""
         return [_SOFTMAX_LOSS] if self.listwise else super().loss_names
 
-    def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds `similarity` `[B, B]` and `rank` `[B]`: how many items of the batch suit the user better than his own."""
+    def evaluation_predictions(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
+        """Adds `similarity` `[B, B]` and `rank` `[B]`: how many items of the batch suit the user better than his own.
+
+        Ties count as better, so that a model which finds all items alike has no recall; the same item in another row
+        does not, which only `item_id` can tell. Without it a tie is taken for the same item.
+        """
         matrix = self.similarity(predictions["user_tower_emb"], predictions["item_tower_emb"], pairwise=True)
         own = tf.linalg.diag_part(matrix)[:, None]
-        return {**predictions, "similarity": matrix, "rank": tf.math.count_nonzero(matrix > own, axis=1)}
+        if self.params.item_id:
+            ids = targets.columns[self.params.item_id]
+            better = (matrix >= own) & (ids[:, None] != ids[None, :])
+        else:
+            better = matrix > own
+        return {**predictions, "similarity": matrix, "rank": tf.math.count_nonzero(better, axis=1)}
 
     def _positives(self, targets: Targets) -> tf.Tensor | None:
         label = self.tasks[0].label
@@ -103,4 +112,4 @@ class DSSM(Model):
     @property
     def target_columns(self) -> Sequence[str]:
         """The item id, by which a positive's own item is not taken for its negative."""
-        return (self.params.item_id,) if self.params.item_id and self.listwise else ()
+        return (self.params.item_id,) if self.params.item_id else ()

@@ -131,7 +131,10 @@ def _order(towers: Sequence[tower_pb2.BayesTaskTower]) -> list[int] | None:
         ready = [
             place
             for place in waiting
-            if all(place_of.get(name, place) not in waiting or name not in place_of for name in towers[place].relation_tower_names)
+            if all(
+                place_of.get(name, place) not in waiting or name not in place_of
+                for name in towers[place].relation_tower_names
+            )
         ]
         if not ready:
             return None

@@ -32,10 +32,22 @@ class DeepFM(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """Groups wide and deep; features of one width for the interactions."""
         yield from require_groups(config, ("wide", "deep"), cls.params_field)
+        sequences = {
+            f.feature_name for f in config.features if f.feature_type == feature_pb2.FeatureConfig.SequenceFeature
+        }
         for group in config.model_config.feature_groups:
-            if group.group_name == "wide" and group.wide_deep != feature_pb2.WIDE:
-                path = "model_config.feature_groups[wide].wide_deep"
-                yield Problem(path, "DEEP", "WIDE", "the linear part has a table of its own for each feature")
+            path = "model_config.feature_groups[wide]"
+            if group.group_name != "wide":
+                continue
+            if group.wide_deep != feature_pb2.WIDE:
+                hint = "the linear part has a table of its own for each feature"
+                yield Problem(f"{path}.wide_deep", "DEEP", "WIDE", hint)
+            if found := [
+                *sequences.intersection(group.feature_names),
+                *(s.group_name for s in group.sequence_features),
+            ]:
+                expected = "features that a weight can be given to: use a TagFeature on the same column"
+                yield Problem(path, f"the sequences {sorted(found)}", expected)
         params = config.model_config.deepfm
         if not params.HasField("final_dnn") and params.wide_output_dim != 1:
             yield Problem(
@@ -57,7 +69,9 @@ class DeepFM(Model):
         self._fm_width = fm_width(layouts[self._fm_group])
         self.fm = FM(use_variant=True, name="fm")
         self.dnn = mlp_from_config(self.params.dnn, "dnn")
-        self.final_dnn = mlp_from_config(self.params.final_dnn, "final_dnn") if self.params.HasField("final_dnn") else None
+        self.final_dnn = (
+            mlp_from_config(self.params.final_dnn, "final_dnn") if self.params.HasField("final_dnn") else None
+        )
         self.output_layer = keras.layers.Dense(1, name="output")
 
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
@@ -70,12 +84,6 @@ class DeepFM(Model):
             x = self.final_dnn(tf.concat([wide, fm, deep], axis=1), training=training)
             return self.tasks[0].predictions(self.output_layer(x))
         return self.tasks[0].predictions(self.output_layer(deep) + wide + tf.reduce_sum(fm, axis=1, keepdims=True))
-
-    @property
-    def l2_regularization(self) -> float:
-        """`dense_regularization`, where set, goes before `l2_regularization`, as in EasyRec."""
-        params = self.params
-        return float(params.dense_regularization if params.HasField("dense_regularization") else params.l2_regularization)
 
 
 def fm_width(layout: GroupLayout) -> int:

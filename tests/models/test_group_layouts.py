@@ -1,0 +1,147 @@
+"""Group tensors: which columns, how wide, in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_reference import Reference
+from tiny import HEAD, built, encode, rows
+
+from easyrec_lite.models import Recommender
+
+# One group with every kind of piece, and a second one that shares most of them.
+TEXT = (
+    HEAD % {"data": 'label_fields: "click"'}
+    + """
+model_config {
+  model_class: "MultiTower"
+  feature_groups {
+    group_name: "all"
+    feature_names: ["user", "gender", "age", "item", "words", "tags", "age_row", "price"]
+    sequence_features {
+      group_name: "history" seq_att_map { key: "item" hist_seq: "seen" } seq_dnn { hidden_units: [3, 1] use_bn: false }
+    }
+    sequence_features {
+      group_name: "bare" need_key_feature: false
+      seq_att_map { key: "item" hist_seq: "seen" } seq_dnn { hidden_units: [3, 1] use_bn: false }
+    }
+  }
+  feature_groups { group_name: "other" feature_names: ["words", "gender", "user"] }
+  feature_groups { group_name: "linear" feature_names: ["user", "tags", "age"] wide_deep: WIDE }
+  multi_tower {
+    towers { input: "all" dnn { hidden_units: [2] } }
+    towers { input: "other" dnn { hidden_units: [2] } }
+    towers { input: "linear" dnn { hidden_units: [2] } }
+    final_dnn { hidden_units: [2] }
+  }
+}
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    """A recommender of the config above."""
+    return built(TEXT)
+
+
+def test_slots_are_in_the_order_of_the_config(recommender: Recommender) -> None:
+    slots = {name: [(slot.name, slot.width) for slot in layout.slots] for name, layout in recommender.layouts.items()}
+    ids = [("user", 4), ("gender", 4)]
+    assert slots["all"] == [
+        *ids,
+        ("age", 1),
+        ("item", 4),
+        ("words", 4),  # the last layer of its mlp
+        ("tags", 4),
+        ("age_row", 4),
+        ("price", 4),
+        ("history", 8),  # pooled, then the key
+        ("bare", 4),
+    ]
+    assert slots["other"] == [("words", 4), ("gender", 4), ("user", 4)]
+    assert slots["linear"] == [("user", 1), ("tags", 1), ("age", 1)]
+    assert {name: layout.width for name, layout in recommender.layouts.items()} == {"all": 41, "other": 12, "linear": 3}
+
+
+def test_values_are_those_of_the_slots(recommender: Recommender) -> None:
+    frame = rows(20, seed=4)
+    batch = encode(recommender, frame, targets=False)
+    outputs = recommender.collection.outputs(
+        recommender.collection.weights(recommender.collection.gather(batch.plan)), batch.plan
+    )
+    groups = recommender.groups(outputs, batch.numbers)
+    reference = Reference(recommender, frame, training=False)
+    query, steps = reference.summed("item"), reference.steps("seen", "item")
+    pieces = {
+        "user": reference.summed("user"),
+        "gender": reference.summed("gender"),
+        "age": reference.numbers["age"],
+        "item": query,
+        "words": reference.text_cnn("words", 4, [1, 2]),
+        "tags": reference.mean("tags"),
+        "age_row": reference.projected("age_row"),
+        "price": reference.summed("price"),
+        "history": np.concatenate(
+            [reference.target_attention(query, steps, "groups/all_history_attention/attention"), query], axis=1
+        ),
+        "bare": reference.target_attention(query, steps, "groups/all_bare_attention/attention"),
+    }
+    for group in ("all", "other"):
+        expected = np.concatenate([pieces[slot.name] for slot in recommender.layouts[group].slots], axis=1)
+        np.testing.assert_allclose(groups[group], expected, rtol=1e-3, atol=1e-5)
+    # A linear weight a value: multi-valued features are summed whatever their combiner, numbers have one weight.
+    linear = [reference.summed("user", "user_wide"), reference.summed("tags", "tags_wide")]
+    linear.append(reference.projected("age", "age_wide_projection"))
+    np.testing.assert_allclose(groups["linear"], np.concatenate(linear, axis=1), rtol=1e-3, atol=1e-5)
+
+
+def test_groups_share_tables_lookups_and_layers(recommender: Recommender) -> None:
+    tables = recommender.collection.tables
+    assert set(tables) == {"user", "gender", "item", "words", "tags", "price", "user_wide", "tags_wide"}
+    assert tables["item"].owners == ("item", "seen")
+    assert (tables["item"].rows, tables["item"].dim, tables["user_wide"].dim) == (20, 4, 1)
+    words = [request for request in recommender.collection.requests if getattr(request, "feature", "") == "words"]
+    assert len(words) == 1
+    kernels = [
+        v.path for v in recommender.dense_variables if v.path.startswith("groups/words") and "conv_0/kernel" in v.path
+    ]
+    assert kernels == ["groups/words_combiner/conv_0/kernel"]
+
+
+def test_neighbours_are_looked_up_by_one_gather(recommender: Recommender) -> None:
+    pieces = recommender.layouts["all"].pieces
+    assert [slot.name for slot in pieces[0].slots] == ["user", "gender"]
+    assert [piece.kind for piece in pieces] == [
+        *("lookup", "numbers", "lookup", "combiner", "lookup", "projection", "lookup"),
+        *("attention", "attention"),
+    ]
+
+
+def test_a_row_does_not_depend_on_the_others(recommender: Recommender) -> None:
+    frame = rows(20, seed=5)
+    together = recommender.predict(encode(recommender, frame, targets=False))["logits"].numpy()
+    alone = [
+        recommender.predict(encode(recommender, frame.iloc[[i]], targets=False))["logits"].numpy()[0] for i in range(20)
+    ]
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_histories_of_one_map_have_one_length() -> None:
+    text = TEXT.replace(
+        'sequence_features {\n      group_name: "history" seq_att_map { key: "item" hist_seq: "seen" }',
+        'sequence_features {\n      allow_key_search: true group_name: "history"'
+        ' seq_att_map { key: ["item", "user"] hist_seq: ["seen", "second"] }',
+    ).replace(
+        "model_config {",
+        'features { feature_name: "second" input_names: "words" feature_type: SequenceFeature'
+        " hash_bucket_size: 9 embedding_dim: 4 }\nmodel_config {",
+        1,
+    )
+    recommender = built(text)
+    assert {slot.name: slot.width for slot in recommender.layouts["all"].slots}["history"] == 16
+    frame = rows(3).assign(seen="1|2", words="a|b")
+    recommender.predict(encode(recommender, frame, targets=False))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="'history' have different lengths"):
+        recommender.predict(encode(recommender, frame.assign(words="a|b|c"), targets=False))
