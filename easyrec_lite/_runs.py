@@ -286,11 +286,9 @@ def _fine_tune(config: pipeline_pb2.EasyRecConfig, trainer: Trainer) -> None:
     train_config = config.train_config
     names = read_name_map(train_config.fine_tune_ckpt_var_map) if train_config.fine_tune_ckpt_var_map else {}
     checkpoint = find(train_config.fine_tune_checkpoint)
-    weights = [
-        tensor for tensor in training_tensors(trainer.stepper) if tensor.name.startswith(("embeddings/", "dense/"))
-    ]
-    weights = [t for t in weights if not t.name.startswith("embeddings/") or t.name.endswith("/weights")]
-    report = warm_start(checkpoint, weights, names, crop_or_pad=train_config.force_restore_shape_compatible)
+    report = warm_start(
+        checkpoint, model_tensors(trainer.recommender), names, crop_or_pad=train_config.force_restore_shape_compatible
+    )
     warn(str(report))
 
 

@@ -15,9 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = _arguments.parser("evaluate", "Evaluates a checkpoint on the evaluation rows of its config.")
     arguments.add_argument("--eval_input_path", action="append", metavar="PATH", help="overrides the config's")
-    arguments.add_argument(
-        "--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir"
-    )
+    arguments.add_argument("--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir")
     arguments.add_argument(
         "--eval_result_path",
         default="eval_result.json",

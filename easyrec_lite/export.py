@@ -15,9 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = _arguments.parser("export", "Writes a SavedModel to EXPORT_DIR/<version>/, for TensorFlow Serving.")
     arguments.add_argument("--export_dir", required=True, metavar="DIR", help="parent of the version folders")
-    arguments.add_argument(
-        "--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir"
-    )
+    arguments.add_argument("--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir")
     arguments.add_argument("--asset_files", metavar="NAME:PATH,...", help="further files for the export's assets")
     options, overrides = _arguments.parse(arguments, argv)
 

@@ -19,9 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--input_path", required=True, action="append", metavar="PATH", help="files, patterns, lists"
     )
     arguments.add_argument("--output_path", required=True, metavar="FILE", help=".parquet or .csv")
-    arguments.add_argument(
-        "--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir"
-    )
+    arguments.add_argument("--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir")
     arguments.add_argument("--reserved_cols", default="", metavar="A,B", help="columns of the input to hand on")
     arguments.add_argument("--output_cols", default="", metavar="A,B", help="predictions to write; all if left out")
     arguments.add_argument("--output_sep", default=",", metavar="TEXT", help="between the cells of text")

@@ -177,9 +177,7 @@ def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> 
         query = tf.pad(query, [[0, 0], [0, spec.history_width - spec.key_width]])
     steps = [outputs[place] for place in spec.history]
     if len(steps) > 1:
-        message = (
-            f"The histories of {spec.name!r} differ in length in some row; the steps of one map go together."
-        )
+        message = f"The histories of {spec.name!r} differ in length in some row; the steps of one map go together."
         for other in steps[1:]:
             tf.debugging.assert_equal(steps[0].row_splits, other.row_splits, message=message)
     values = steps[0].values if len(steps) == 1 else tf.concat([step.values for step in steps], axis=1)
