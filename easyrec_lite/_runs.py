@@ -26,7 +26,7 @@ from easyrec_lite.checkpoints import (
 from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
 from easyrec_lite.errors import UserError
 from easyrec_lite.inputs import BadRows, WindowedSource, as_dataset, input_errors, open_source
-from easyrec_lite.models import Recommender, bind_metrics
+from easyrec_lite.models import Recommender, bind_metrics, model_tensors
 from easyrec_lite.protos import export_pb2, pipeline_pb2
 from easyrec_lite.serving import restored_recommender
 from easyrec_lite.terminal import warn

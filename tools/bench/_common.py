@@ -24,8 +24,8 @@ from easyrec_lite.errors import UserError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = _ROOT / "samples" / "configs"
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "samples" / "configs"
 
 _TAIL = 3000  # characters of a failed process's output that are shown
 
@@ -106,7 +106,7 @@ def python(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = True) -
     """
     done = subprocess.run(
         [sys.executable, *map(os.fspath, arguments)],
-        cwd=_ROOT,
+        cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if quiet else None,
@@ -196,7 +196,8 @@ def keep(path: Path | None, benchmark: str, results: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        properties = [name for name, kept in vars(type(value)).items() if isinstance(kept, property)]
+        return {name: getattr(value, name) for name in [*(f.name for f in dataclasses.fields(value)), *properties]}
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):
