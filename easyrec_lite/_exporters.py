@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from easyrec_lite.checkpoints import Checkpoint
+from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.protos import pipeline_pb2
-from easyrec_lite.serving import export_model, exported_step, versions
+from easyrec_lite.serving import CONFIG, DESCRIPTION, export_model, exported_step, versions
 from easyrec_lite.training import BestMetric, Callback, Trainer
 
 
@@ -32,6 +33,7 @@ class Exporter(Callback):
         self._text = config_text
         self._directory = directory
         self._best = best
+        self._assets = asset_files(config)  # now, not after hours of training
         self._exported_step: int | None = None
 
     def on_start(self, trainer: Trainer) -> None:
@@ -58,8 +60,7 @@ class Exporter(Callback):
         wanted = is_best or self._config.export_config.exporter_type != "best"
         if not wanted or checkpoint.step == self._exported_step:
             return
-        assets = asset_files(self._config)
-        export_model(self._config, checkpoint, self._directory, config_text=self._text, asset_files=assets)
+        export_model(self._config, checkpoint, self._directory, config_text=self._text, asset_files=self._assets)
         self._exported_step = checkpoint.step
         keep = max(1, self._config.export_config.exports_to_keep)
         for old in versions(self._directory)[:-keep]:
@@ -70,9 +71,23 @@ class Exporter(Callback):
 
 
 def asset_files(config: pipeline_pb2.EasyRecConfig) -> dict[str, Path]:
-    """The files of `export_config.asset_files`, `name:path` or a path, by name in the export."""
-    files = {}
-    for entry in config.export_config.asset_files:
+    """The files of `export_config.asset_files`, `name:path` or a path, by name in the export.
+
+    Raises:
+        ConfigError: files that are not there, or names that can't be.
+    """
+    files: dict[str, Path] = {}
+    problems = []
+    for place, entry in enumerate(config.export_config.asset_files):
         name, colon, path = entry.partition(":")
-        files[name if colon else Path(entry).name] = Path(path if colon else entry)
+        name, path = (name, path) if colon else (Path(entry).name, entry)
+        where = f"export_config.asset_files[{place}]"
+        if not Path(path).is_file():
+            problems.append(Problem(where, f"no file {path!r}", "NAME:PATH or the path of a file"))
+        if name in (CONFIG, DESCRIPTION, *files) or Path(name).name != name:
+            expected = f"a name of its own, without folders, other than {CONFIG} and {DESCRIPTION}"
+            problems.append(Problem(where, f"the name {name!r}", expected, "say another by NAME:PATH"))
+        files[name] = Path(path)
+    if problems:
+        raise ConfigError(problems)
     return files

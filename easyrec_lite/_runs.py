@@ -123,7 +123,7 @@ def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:
 def evaluator(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Evaluator:
     """Evaluates on the config's evaluation rows."""
     source = evaluation_source(config, recommender)
-    return Evaluator(recommender, lambda: as_dataset(source), config.eval_config.num_examples)
+    return Evaluator(recommender, as_dataset(source), config.eval_config.num_examples)
 
 
 @dataclass
@@ -312,7 +312,7 @@ def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tupl
         recommender = restored_recommender(message, checkpoint)
         source = evaluation_source(message, recommender)
         with input_errors(source):
-            metrics = Evaluator(recommender, lambda: as_dataset(source), message.eval_config.num_examples)()
+            metrics = Evaluator(recommender, as_dataset(source), message.eval_config.num_examples)()
     return checkpoint, metrics
 
 

@@ -30,15 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         message.export_config.asset_files.extend(options.asset_files.split(","))
     keep_reports_in(_runs.model_dir_of(config))
     _runs.set_threads(message)
-    checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
     with _runs.late_errors(config):
-        path = export_model(
-            message,
-            checkpoint,
-            Path(options.export_dir),
-            config_text=to_text(message),
-            asset_files=asset_files(message),
-        )
+        assets = asset_files(message)
+        checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
+        export_dir = Path(options.export_dir)
+        path = export_model(message, checkpoint, export_dir, config_text=to_text(message), asset_files=assets)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     rows = [("export", str(path)), ("step", f"{checkpoint.step:,}"), ("size", f"{size / 1e6:.1f} MB")]
     table("Exported", ("what", "value"), rows)

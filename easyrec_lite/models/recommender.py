@@ -14,6 +14,7 @@ from easyrec_lite.embeddings import EmbeddingCollection, Plan, build_row_optimiz
 from easyrec_lite.features import Columns, Encoded, Ids, Labels, Numbers, build_features
 from easyrec_lite.models.base import Targets
 from easyrec_lite.models.groups import FeatureGroups
+from easyrec_lite.models.layer_names import fresh_layer_names
 from easyrec_lite.models.layout import LayoutBuilder
 from easyrec_lite.models.metrics import metric_columns
 from easyrec_lite.models.registry import build_model, model_class
@@ -64,8 +65,9 @@ class Recommender(tf.Module):
         self.collection = EmbeddingCollection(
             list(builder.tables.values()), builder.requests, optimizer, seed, dense_decay, tables
         )
-        self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
-        self.model = build_model(config, builder.layouts)
+        with fresh_layer_names():
+            self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
+            self.model = build_model(config, builder.layouts)
         self.labels = Labels(config.data_config)
         self._binary = {task.label for task in self.model.tasks if task.loss_type == loss_pb2.CLASSIFICATION}
         self._embedding_l2 = config.model_config.embedding_regularization

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Predictor:
 
     def __init__(self, model_dir: str | Path) -> None:
         self.path = _version_folder(Path(model_dir))
-        self.description: dict[str, Any] = json.loads((self.path / "assets" / DESCRIPTION).read_text())
+        self.description: dict[str, Any] = _description(self.path)
         self.columns = [ServedColumn.from_json(column) for column in self.description["columns"]]
         self._separator: str | None = self.description["single_input_separator"]
         self._model = tf.saved_model.load(str(self.path))
@@ -52,12 +53,14 @@ class Predictor:
 
         Args:
             rows: a frame; a mapping of columns; a list of rows, each a mapping or, for EasyRec's form, a string of
-                cells joined by the separator of the config. Cells that are left out or None take the column's default.
+                cells joined by the separator of the config. Cells that are left out or empty take the column's default.
             batch_size: rows a call of the model.
 
         Raises:
-            PredictionError: a column can't be converted.
+            PredictionError: the rows have none of the model's columns, or cells that don't fit theirs.
         """
+        if batch_size < 1:
+            raise PredictionError(f"batch_size: found {batch_size}; expected at least 1.")
         columns = self._columns_of(rows)
         count = len(next(iter(columns.values())))
         parts = []
@@ -67,62 +70,116 @@ class Predictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _columns_of(self, rows: Rows) -> dict[str, np.ndarray]:
-        if isinstance(rows, Sequence) and rows and isinstance(rows[0], str):
-            separator = self._separator or ","
-            cells = [str(row).split(separator) for row in rows]
-            rows = {
-                column.name: [row[place] if place < len(row) else None for row in cells]
-                for place, column in enumerate(self.columns)
-            }
-        frame = pd.DataFrame(list(rows) if isinstance(rows, Sequence) else rows)  # type: ignore[arg-type]
-        unknown = [column.name for column in self.columns if column.name not in frame]
-        if len(unknown) == len(self.columns):
-            raise PredictionError(f"The rows have none of the model's columns: {', '.join(unknown)}.")
-        empty = pd.Series([None] * len(frame), dtype=object)
-        return {c.name: _convert(c, frame.get(c.name, empty)) for c in self.columns}
+        cells, count = self._cells_of(rows)
+        if count and not any(column.name in cells for column in self.columns):
+            names = ", ".join(column.name for column in self.columns)
+            raise PredictionError(f"rows: found none of the model's columns; expected some of {names}.")
+        return {c.name: _convert(c, cells[c.name] if c.name in cells else [None] * count) for c in self.columns}
+
+    def _cells_of(self, rows: Rows) -> tuple[Mapping[str, Sequence[Any]], int]:
+        """Cells as they were given, by column, and the number of rows."""
+        names = [column.name for column in self.columns]
+        if isinstance(rows, pd.DataFrame):
+            return {name: list(rows[name]) for name in names if name in rows}, len(rows)
+        if isinstance(rows, Mapping):
+            given = {name: rows[name] for name in names if name in rows}
+            scalars = [n for n, values in given.items() if isinstance(values, str) or not hasattr(values, "__len__")]
+            if scalars:
+                raise PredictionError(
+                    f"rows: found one value for {scalars[0]!r}; expected a list of values for each column."
+                    " Predict one row by [{...}]."
+                )
+            cells = {name: list(values) for name, values in given.items()}
+            lengths = {name: len(values) for name, values in cells.items()}
+            if len(set(lengths.values())) > 1:
+                raise PredictionError(f"rows: found columns of different lengths, {lengths}; expected one length.")
+            return cells, max(lengths.values(), default=1)
+        if not isinstance(rows, str) and all(isinstance(row, str) for row in rows):
+            split = [self._split(place, str(row)) for place, row in enumerate(rows)]
+            return {n: [row[i] if i < len(row) else None for row in split] for i, n in enumerate(names)}, len(split)
+        if not isinstance(rows, str) and all(isinstance(row, Mapping) for row in rows):
+            # Not by way of a frame, which would make 7.0 of a 7 above an empty cell.
+            known = [name for name in names if any(name in row for row in rows)]
+            return {name: [row.get(name) for row in rows] for name in known}, len(rows)  # type: ignore[union-attr]
+        raise PredictionError(
+            f"rows: found {type(rows).__name__} {str(rows)[:50]!r}; expected a list of mappings, a list of strings, a"
+            " mapping of columns or a DataFrame."
+        )
+
+    def _split(self, place: int, row: str) -> list[str]:
+        cells = row.split(self._separator or ",")
+        if len(cells) > len(self.columns):
+            names = ", ".join(column.name for column in self.columns)
+            raise PredictionError(f"rows[{place}]: found {len(cells)} cells; expected {len(self.columns)}: {names}.")
+        return cells
 
     def _feed(self, columns: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
         if self._separator is None:
             return {column.name: tf.constant(columns[column.name], column.dtype) for column in self.columns}
-        cells = [[_text(value) for value in columns[column.name]] for column in self.columns]
-        return {SINGLE_INPUT: tf.constant([self._separator.join(row) for row in zip(*cells, strict=True)])}
+        cells = {column.name: [_text(value) for value in columns[column.name]] for column in self.columns}
+        for name, values in cells.items():
+            if found := next((value for value in values if self._separator in value), None):
+                raise PredictionError(
+                    f"Column {name!r}: found {found!r}; expected no {self._separator!r}, which parts the cells of this"
+                    " export's one input. Export with export_config.multi_placeholder: true."
+                )
+        rows = [self._separator.join(row) for row in zip(*cells.values(), strict=True)]
+        return {SINGLE_INPUT: tf.constant(rows, tf.string)}
 
 
-def _convert(column: ServedColumn, values: pd.Series) -> np.ndarray:
+def _convert(column: ServedColumn, values: Sequence[Any]) -> np.ndarray:
     """A column of the model's type `[N]`, defaults filled in."""
-    cells = [column.default if _is_missing(value) else value for value in values]
-    try:
-        if column.dtype == tf.string:
-            return np.array([_join(value, column.separator) for value in cells], dtype=object)
-        return np.array(cells, dtype=column.dtype.as_numpy_dtype)
-    except (ValueError, TypeError) as error:
-        bad = next(value for value in cells if not _is_number(value))
-        raise PredictionError(
-            f"Column {column.name!r} takes {column.dtype.name}; found {bad!r}."
-            f" Leave the cell out for {column.default!r}."
-        ) from error
+    if column.dtype == tf.string:
+        read: Callable[[Any], Any] = functools.partial(_join, separator=column.separator)
+    else:
+        read = _whole if column.dtype.is_integer else _number
+    result = np.empty(len(values), object if column.dtype == tf.string else column.dtype.as_numpy_dtype)
+    for place, value in enumerate(values):
+        try:
+            result[place] = column.default if _is_missing(value) else read(value)
+        except (ValueError, TypeError, OverflowError):
+            raise PredictionError(
+                f"rows[{place}], column {column.name!r}: found {value!r}; expected {column.dtype.name}."
+                f" Leave the cell out for {column.default!r}."
+            ) from None
+    return result
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and np.isnan(value))
+    """Whether training would read the cell as missing: nothing, NaN or an empty text."""
+    if isinstance(value, str | bytes):
+        return not value
+    return value is None or (not isinstance(value, list | tuple | np.ndarray) and bool(pd.isna(value)))
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _whole(value: Any) -> int:
+    number = int(value)
+    if not isinstance(value, str | bytes) and number != value:
+        raise ValueError
+    return number
+
+
+def _number(value: Any) -> np.float32:
+    with np.errstate(over="ignore"):
+        number = np.float32(value)
+    if not np.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _join(value: Any, separator: str) -> str:
     if isinstance(value, list | tuple | np.ndarray):
-        return (separator or "|").join(_text(item) for item in value)
+        return (separator or "|").join("" if item is None else _text(item) for item in value)
     return _text(value)
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """A cell as training reads it where it wants text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < 1e15:
+        return str(int(value))
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def _version_folder(path: Path) -> Path:
@@ -135,3 +192,13 @@ def _version_folder(path: Path) -> Path:
             " Export one by: python -m easyrec_lite.export --config x.config --export_dir DIR"
         )
     return max(versions, key=lambda child: int(child.name))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "assets" / DESCRIPTION).read_text())
+    except FileNotFoundError:
+        raise PredictionError(
+            f"{path}: found no assets/{DESCRIPTION}; expected a model that easyrec_lite exported. TensorFlow's own"
+            " tf.saved_model.load reads others."
+        ) from None

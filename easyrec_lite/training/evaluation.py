@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 from easyrec_lite.errors import UserError
 from easyrec_lite.models import Batch, Recommender, bind_metrics
-
-# A pass over rows: every call gives a fresh dataset of (columns, position).
-Dataset = Callable[[], tf.data.Dataset]
-
 
 class Evaluator:
     """Evaluates a recommender as it stands; it changes no variable.
 
     Args:
         recommender: built.
-        dataset: gives a fresh pass over the evaluation rows.
+        dataset: of (columns, position); iterating over it anew is a fresh pass over the evaluation rows.
         max_rows: stop after the batch in which this many rows are reached; 0 = all.
     """
 
-    def __init__(self, recommender: Recommender, dataset: Dataset, max_rows: int = 0) -> None:
+    def __init__(self, recommender: Recommender, dataset: tf.data.Dataset, max_rows: int = 0) -> None:
         self._recommender = recommender
-        self._dataset = dataset
         self._max_rows = max_rows
-        self._predict: Callable[[Batch], tuple[dict[str, tf.Tensor], tf.Tensor]] | None = None
+        # Traced once, not at each evaluation.
+        self._batches = dataset.map(lambda columns, _: recommender.encode(columns)).prefetch(2)
+        signature = [self._batches.element_spec]
+        self._predict = tf.function(self._step, input_signature=signature, autograph=False)
 
     def __call__(self) -> dict[str, float]:
         """Metrics by name, with the mean `loss` (without regularisation) and the number of `rows`.
@@ -36,11 +32,8 @@ class Evaluator:
         """
         recommender = self._recommender
         metrics = bind_metrics(recommender.config, recommender.model.tasks)
-        dataset = self._dataset().map(lambda columns, _: recommender.encode(columns))
-        if self._predict is None:
-            self._predict = tf.function(self._step, input_signature=[dataset.element_spec], autograph=False)
         rows, loss = 0, 0.0
-        for batch in dataset.prefetch(2):
+        for batch in self._batches:
             tensors, batch_loss = self._predict(batch)
             predictions = {name: value.numpy() for name, value in tensors.items()}
             labels = {name: value.numpy() for name, value in batch.targets.labels.items()}

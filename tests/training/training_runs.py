@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tiny import MODELS, load, rows
+from tiny import HEAD, MODELS, load, rows
 
 from easyrec_lite import _runs
 from easyrec_lite.checkpoints import Checkpoint, Files, latest, list_checkpoints
@@ -15,6 +15,22 @@ from easyrec_lite.config import PipelineConfig
 from easyrec_lite.training import Callback, FitResult, StepsResult, Trainer
 
 TRAIN_ROWS = 100  # 7 batches of 16, the last one short
+
+
+SMALL = (
+    HEAD % {"data": 'label_fields: "click"'}
+    + """
+model_config {
+  model_class: "MultiTower"
+  feature_groups { group_name: "all" feature_names: ["user", "age", "tags"] }
+  multi_tower {
+    towers { input: "all" dnn { hidden_units: [4] dropout_ratio: 0.3 } }
+    final_dnn { hidden_units: [3] }
+    l2_regularization: 0.01
+  }
+}
+"""
+)
 
 
 class Killed(Exception):  # noqa: N818 - what it stands for
@@ -27,8 +43,8 @@ def write_rows(directory: Path) -> None:
     rows(50, seed=12).to_csv(directory / "eval.csv", index=False)
 
 
-def config(data: Path, model_dir: Path, *edits: str, model: str = "multi_tower", text: str = "") -> PipelineConfig:
-    """A config on the rows in `data`: three epochs, shuffled, no export."""
+def config(data: Path, model_dir: Path, *edits: str, model: str = "", text: str = SMALL) -> PipelineConfig:
+    """A small model, or another of the tiny ones, on the rows in `data`: three epochs, shuffled, no export."""
     ours = [
         f"train_input_path={data / 'train.csv'}",
         f"eval_input_path={data / 'eval.csv'}",
@@ -39,7 +55,7 @@ def config(data: Path, model_dir: Path, *edits: str, model: str = "multi_tower",
         "train_config.num_steps=0",
         "export_config.exporter_type=none",
     ]
-    return load(text or MODELS[model], *ours, *edits)
+    return load(MODELS[model] if model else text, *ours, *edits)
 
 
 def run(

@@ -105,7 +105,7 @@ def python(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = True) -
         BenchError: it failed.
     """
     done = subprocess.run(
-        [sys.executable, *map(os.fspath, arguments)],
+        [sys.executable, *(os.fspath(argument) for argument in arguments)],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -182,9 +182,15 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def json_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds `--json FILE`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a benchmark, with `--json FILE`."""
+    result = argparse.ArgumentParser(
+        prog=f"python -m tools.bench.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return result
 
 
 def keep(path: Path | None, benchmark: str, results: Any) -> None:

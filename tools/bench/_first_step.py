@@ -1,18 +1,16 @@
-"""Trains like `python -m easyrec_lite.train` to the end of the first step and says when each part of the way was done.
+"""Trains like `python -m easyrec_lite.train` to the end of the first step and says how long each part of the way took.
 
-Started by `tools.bench.startup` with the time of the start, the config, and overrides. It prints one JSON object: seconds by part.
+Started by `tools.bench.startup` with the time of the start, the config, and overrides. It prints one JSON object:
+seconds by part.
 """
 
 from __future__ import annotations
-
-import time
-
-_BEGAN = time.time()  # before anything else is imported
 
 import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +49,8 @@ class Marks:
 
 def main(started: float, config_path: str, overrides: list[str]) -> None:
     marks = Marks(started)
-    marks("start Python", _BEGAN)
-    import tensorflow  # noqa: F401, ICN001
+    marks("start Python")
+    import tensorflow  # noqa: F401
 
     marks("import tensorflow")
     from easyrec_lite import _progress, _runs  # noqa: F401 - all that the command imports

@@ -3,15 +3,14 @@
     python -m tools.data.movielens --source ml-1m --out data/movielens --protocol random
     python -m tools.bench.movielens --data data/movielens [--seeds 5]
 
-Each run is `python -m easyrec_lite.train` on the sample config with another seed: one epoch, batch 1,024. EasyRec 0.8.7 was
-measured on this split with its own sample configs (mean of 2 runs, AUC by 200 thresholds; ours is exact). A random
-split leaks across users and time, so these AUCs are for comparison only; and 30 % of the timestamps of some copies of
-the data are interpolated, which nothing here uses.
+Each run is `python -m easyrec_lite.train` on the sample config with another seed: one epoch, batch 1,024. EasyRec 0.8.7
+was measured on this split with its own sample configs (mean of 2 runs, AUC by 200 thresholds; ours is exact). A random
+split leaks across users and time, so these AUCs are for comparison only. Some copies of the data have interpolated
+timestamps; nothing here reads them.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import tempfile
@@ -106,15 +105,12 @@ def show(results: Sequence[Runs]) -> None:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 if a mean AUC is below EasyRec's."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.movielens", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _common.parser("movielens", __doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="as tools.data.movielens writes it")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N")
     configs = [_common.SAMPLES / f"{name}.config" for name in TARGETS]
     parser.add_argument("--configs", type=Path, nargs="+", default=configs, metavar="FILE")
     parser.add_argument("--edit", action="append", default=[], metavar="PATH=VALUE", help="change the configs")
-    _common.json_flag(parser)
     flags = parser.parse_args(argv)
     data = flags.data.resolve()
     results = [run(path.resolve(), data, range(1, flags.seeds + 1), flags.edit) for path in flags.configs]

@@ -2,15 +2,14 @@
 
     python -m tools.bench.startup [--rounds 5] [--models multi_tower din] [--imports]
 
-Each round starts Python with `import tensorflow` and nothing else, then training on each sample config (with little generated
-data), each in a process of its own, until the import or the first step is done. Medians over the rounds; a round before
-them, which doesn't count, warms up the file system's cache. The goal is 4 times. The parts tell where the time
-goes; `--imports` lists the packages whose own modules take longest to import.
+Each round starts Python with `import tensorflow` and nothing else, then training on each sample config (with little
+generated data), each in a process of its own, until the import or the first step is done. Medians over the rounds; a
+round before them, which doesn't count, warms up the file system's cache. The goal is 4 times. The parts tell where the
+time goes; `--imports` lists the packages whose own modules take longest to import.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import re
@@ -36,7 +35,7 @@ _TOP_IMPORTS = 20
 
 @dataclasses.dataclass
 class Start:
-    """How a model's training starts: seconds to the end of the first step, as a multiple of the import, and its parts."""
+    """How a model's training starts: seconds to the end of the first step, multiples of the import, seconds by part."""
 
     model: str
     seconds: Spread
@@ -70,7 +69,9 @@ def until_line(arguments: Sequence[str]) -> tuple[float, dict[str, float]]:
             if line.startswith("{"):
                 return time.perf_counter() - start, json.loads(line)
         assert process.stderr is not None
-        raise _common.BenchError(f"{' '.join(arguments)} did not get to its first step:\n{process.stderr.read()[-3000:]}")
+        raise _common.BenchError(
+            f"{' '.join(arguments)} did not get to its first step:\n{process.stderr.read()[-3000:]}"
+        )
     finally:
         process.kill()
         process.communicate()
@@ -149,13 +150,10 @@ def show_imports() -> list[tuple[str, float]]:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 if a model misses the goal."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.startup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _common.parser("startup", __doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--imports", action="store_true", help="list the slowest imports too")
-    _common.json_flag(parser)
     flags = parser.parse_args(argv)
     from tools.data.taobao_like import generate
 

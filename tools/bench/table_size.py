@@ -2,8 +2,8 @@
 
     python -m tools.bench.table_size [--table_rows 10000 1000000] [--pairs 7]
 
-MultiTower with 20 features that share one table of 1e4 to 1e7 rows of width 16. A batch of 4,096 has 81,920 ids, always 8,000
-distinct ones, drawn evenly from the whole table: so each size does the same work, and only memory is further away.
+MultiTower with 20 features that share one table of 1e4 to 1e7 rows of width 16. A batch of 4,096 has 81,920 ids, always
+8,000 distinct ones, drawn evenly from the whole table: each size does the same work, and only memory is further away.
 Each size runs in a process of its own; the dense floor beside it (see `tools.bench.training`) shows how busy the
 machine was. **x least** compares the steps' multiples of the floor. **table** is weights and optimizer state (Adam: two
 numbers a weight); **peak** is the largest resident set of the process.
@@ -11,7 +11,6 @@ numbers a weight); **peak** is the largest resident set of the process.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import tempfile
@@ -28,9 +27,9 @@ TABLE_ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 _FLOATS_A_WEIGHT = 3  # the weight and Adam's two moments
 
 
-def case_of(table_rows: int, distinct: int = 8000, **sizes: int) -> Case:
+def case_of(table_rows: int) -> Case:
     """The case of one table size."""
-    return Case(table_rows=table_rows, shared=True, distinct=distinct, rows=sizes.pop("rows", 131_072), **sizes)
+    return Case(table_rows=table_rows, shared=True, distinct=8000, rows=131_072)
 
 
 def measure_all(cases: Sequence[Case], options: Options) -> Iterator[Result]:
@@ -46,7 +45,17 @@ def measure_all(cases: Sequence[Case], options: Options) -> Iterator[Result]:
 def show(cases: Sequence[Case], results: Sequence[Result]) -> None:
     """Prints the table."""
     least = min(result.ratio.median for result in results)
-    columns = ("rows", "distinct ids a batch", "step ms", "us/row", "x floor", "x least", "table MiB", "peak MiB", "build s")
+    columns = (
+        "rows",
+        "distinct",
+        "step ms",
+        "us/row",
+        "x floor",
+        "x least",
+        "table MiB",
+        "peak MiB",
+        "build s",
+    )
     rows = [
         (
             case.table_rows,
@@ -67,13 +76,10 @@ def show(cases: Sequence[Case], results: Sequence[Result]) -> None:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.table_size", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _common.parser("table_size", __doc__)
     parser.add_argument("--table_rows", type=int, nargs="+", default=list(TABLE_ROWS), metavar="N")
     parser.add_argument("--pairs", type=int, default=7, help="blocks of real steps and of floor steps")
     parser.add_argument("--steps", type=int, default=Options().steps, help="steps a block")
-    _common.json_flag(parser)
     flags = parser.parse_args(argv)
     cases = [case_of(rows) for rows in flags.table_rows]
     options = Options(flags.pairs, flags.steps)

@@ -5,15 +5,14 @@
 
 Each model is trained by `python -m easyrec_lite.train` on its sample config, one epoch.
 
-* Ranking models: AUC of clicks. The generator knows the best AUC that any model could reach on the evaluation rows, and the
-  AUC of items' smoothed click rates; **closed** is the share of that distance which the model covers (goal: 80 %).
+* Ranking models: AUC of clicks. The generator knows the best AUC that any model could reach on the evaluation rows, and
+  the AUC of items' smoothed click rates; **closed** is the share of that distance which the model covers (goal: 80 %).
 * DSSM: recall@10 of the clicked evaluation rows over the whole item set, by brute force over the vectors of
   `python -m easyrec_lite.predict` (goal: 3 times that of the ten most clicked items).
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -90,8 +89,8 @@ def run(model: str, data: Path, edits: Sequence[str] = ()) -> Ranked | Retrieved
     config = _common.SAMPLES / f"{model}_taobao.config"
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder) / "model"
-        paths = (f"{data / part / '*.parquet'}" for part in ("train", "eval"))
-        metrics = _common.train(config, model_dir, *paths, edits)
+        train_path, eval_path = (str(data / part / "*.parquet") for part in ("train", "eval"))
+        metrics = _common.train(config, model_dir, train_path, eval_path, edits)
         print(f"{model}: {metrics}", file=sys.stderr)
         if model == _RETRIEVAL:
             return _retrieve(data, model_dir, Path(folder))
@@ -141,8 +140,8 @@ def item_rows(items: pa.Table, rows: pa.Table) -> pa.Table:
 def _vectors(model_dir: Path, rows: Path, output: str) -> tuple[np.ndarray, npt.NDArray[np.float32]]:
     """Item ids `[N]` and vectors `[N, D]` of the rows of a file, by the predict command."""
     target = rows.with_name(f"{output}.parquet")
-    flags = ["--model_dir", model_dir, "--input_path", rows, "--output_path", target]
-    _common.python(["-m", "easyrec_lite.predict", *flags, "--output_cols", output, "--reserved_cols", "item_id"])
+    files = [*("--model_dir", str(model_dir)), *("--input_path", str(rows)), *("--output_path", str(target))]
+    _common.python(["-m", "easyrec_lite.predict", *files, "--output_cols", output, "--reserved_cols", "item_id"])
     found = pq.read_table(target)
     vectors = found[output].combine_chunks()
     return found["item_id"].to_numpy(), vectors.flatten().to_numpy().reshape(found.num_rows, -1)
@@ -209,20 +208,17 @@ def show(results: Iterable[Ranked | Retrieved]) -> None:
         if isinstance(r, Retrieved)
     ]
     if retrieved:
-        columns = ("model", f"recall@{_TOP}", "popularity", "times", f"at least {RECALL_GOAL:g}", "clicks", "items")
-        table(f"Recall@{_TOP} over the whole item set", columns, retrieved)
+        headers = ("model", f"recall@{_TOP}", "popularity", "times", f"at least {RECALL_GOAL:g}", "clicks", "items")
+        table(f"Recall@{_TOP} over the whole item set", headers, retrieved)
 
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 if multi_tower, din or dssm misses its goal."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.taobao", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _common.parser("taobao", __doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="as tools.data.taobao_like writes it")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS[:3]))
     parser.add_argument("--edit", action="append", default=[], metavar="PATH=VALUE", help="change the configs")
-    _common.json_flag(parser)
     flags = parser.parse_args(argv)
     results = [run(model, flags.data.resolve(), flags.edit) for model in flags.models]
     show(results)

@@ -2,9 +2,9 @@
 
     python -m tools.bench.training [--models DIN DSSM] [--pairs 15] [--stages] [--profile] [--no_statistics]
 
-The case: 20 features of width 16 in tables of 100,000 rows, zipf ids, MLPs 256-128-96-64 without batch norm, batch 4,096;
-for DIN two histories of at most 50 positions, 19 on average. Rows come from Parquet through the line that
-`easyrec_lite.train` uses: source, features, plan, step, statistics of the data.
+The case: 20 features of width 16 in tables of 100,000 rows, zipf ids, MLPs 256-128-96-64 without batch norm, batch
+4,096; for DIN two histories of at most 50 positions, 19 on average. Rows come from Parquet, and everything that
+`easyrec_lite.train` does goes on: shuffling, features, plan, step, statistics of the data.
 
 * **us/row** is CPU time of the whole process, all threads, divided by the rows trained.
 * **the dense floor** is the same dense layers and losses, forward, backward and update, fed by ready group tensors (for
@@ -13,13 +13,12 @@ for DIN two histories of at most 50 positions, 19 on average. Rows come from Par
   each real block others, which don't count, empty the buffers that filled meanwhile.
 * **peak** is the largest resident set, with the floor's own ready batches in it (about 50 MB).
 
-Each model runs in a process of its own. `--stages` runs the parts of a step alone, one after the other: their sum is more
-than a step where a step overlaps them. `--profile` lists the ops of a step by time.
+Each model runs in a process of its own. `--stages` runs the parts of a step alone, one after the other: their sum is
+more than a step where a step overlaps them. `--profile` lists the ops of a step by time.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -110,7 +109,7 @@ class Result:
         return self.cpu.scaled(1e6 / self.batch)
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818 - nothing went wrong
     """Everything is measured: leaves the training loop before it writes a checkpoint."""
 
 
@@ -291,9 +290,7 @@ def show(results: Sequence[Result]) -> None:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _common.parser("training", __doc__)
     defaults, case = Options(), Case()
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--pairs", type=int, default=defaults.pairs, help="blocks of real steps and of floor steps")
@@ -304,7 +301,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", action="store_true", help="time the parts of a step too")
     parser.add_argument("--profile", action="store_true", help="list the ops of a step too")
     parser.add_argument("--edit", action="append", default=[], metavar="PATH=VALUE", help="change the config")
-    _common.json_flag(parser)
     flags = parser.parse_args(argv)
     options = Options(flags.pairs, flags.steps, not flags.no_statistics, flags.stages, flags.profile, tuple(flags.edit))
     case = dataclasses.replace(case, rows=flags.rows, batch_norm=flags.batch_norm)

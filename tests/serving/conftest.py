@@ -1,0 +1,36 @@
+"""Tiny exports, each made once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# The small configs and rows are shared with the tests of the models.
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+
+from exports import Exported, make
+
+from easyrec_lite.serving import Predictor
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+    """An export by the name of its model, with the recommender it was made from."""
+    made: dict[tuple[str, ...], Exported] = {}
+
+    def get(model: str, *edits: str, lists: bool = False) -> Exported:
+        key = (model, str(lists), *edits)
+        if key not in made:
+            made[key] = make(tmp_path_factory.mktemp(model), model, *edits, lists=lists)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def predictor(exported: Callable[..., Exported]) -> Predictor:
+    """Over an export whose columns of lists were read as lists."""
+    return Predictor(exported("multi_tower", lists=True).path)
