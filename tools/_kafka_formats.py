@@ -67,12 +67,10 @@ what `writeDelimitedTo` of Java's and `serialize_length_prefixed` of Python's pr
     def _csv_cell(self, text: str) -> str:
         if "\n" in text or "\r" in text:
             raise UserError(f"csv: a cell can't hold a line's end, as {text!r} does. Take another format.")
-        if self.separator not in text and '"' not in text:
+        if self.separator not in text and (len(self.separator) != 1 or '"' not in text):
             return text
-        if len(self.separator) != 1:
-            raise UserError(
-                f"csv: {text!r} needs quotes, which separator {self.separator!r} of several characters bars."
-            )
+        if len(self.separator) != 1:  # readers know quotes only between separators of one character
+            raise UserError(f"csv: {text!r} holds the separator {self.separator!r}. Take another separator.")
         return '"' + text.replace('"', '""') + '"'
 
     def _json(self, table: pa.Table) -> list[bytes]:

@@ -174,7 +174,7 @@ class Packer:
 
     def rest(self) -> list[Message]:
         """The messages that did not get full."""
-        messages = [message for partition in self._waiting for message in self._cut(partition, only_full=False)]
+        messages = [message for partition in list(self._waiting) for message in self._cut(partition, only_full=False)]
         return sorted(messages, key=lambda message: message.row)
 
     def _cut(self, partition: int, *, only_full: bool) -> list[Message]:

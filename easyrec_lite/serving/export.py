@@ -80,7 +80,9 @@ def export_model(
         CheckpointError: the checkpoint doesn't fit the config, or says nothing of the columns.
     """
     recommender = restored_recommender(config, checkpoint)
-    names = recommender.feature_columns
+    # In the order in which they are declared: that is how EasyRec's clients join the one string.
+    order = {field.input_name: place for place, field in enumerate(config.data_config.input_fields)}
+    names = sorted(recommender.feature_columns, key=lambda name: order.get(name, len(order)))
     known = checkpoint.state.get("columns", {})
     if missing := [name for name in names if name not in known]:
         raise CheckpointError(f"{checkpoint.path} does not say how the columns {missing} are read; train once more.")

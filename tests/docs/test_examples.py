@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from easyrec_lite.protos import options_pb2, pipeline_pb2
+from easyrec_lite.config import read_config
+from easyrec_lite.protos import options_pb2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -32,7 +32,8 @@ def set_fields(message: Message) -> Iterator[FieldDescriptor]:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_config_examples_use_what_is_implemented(example: str) -> None:
-    config = text_format.Parse(example, pipeline_pb2.EasyRecConfig())
+    config, _, problems = read_config(text=example)
+    assert problems == []
     supports = {field.full_name: field.GetOptions().Extensions[options_pb2.support] for field in set_fields(config)}
     assert supports
     assert {name for name, support in supports.items() if support != options_pb2.SUPPORTED} == set()

@@ -82,7 +82,7 @@ def test_one_string_with_all_columns(exported: Get) -> None:
     export = exported("multi_tower", "export_config.multi_placeholder=false", lists=True)
     frame = request_rows(lists=True)
     expected = trained_predictions(export.recommender, frame)
-    names = export.recommender.feature_columns
+    names = [column.name for column in Predictor(export.path).columns]
     cells = [["" if cell is None else "|".join(cell) if isinstance(cell, list) else str(cell) for cell in row]
              for row in frame[names].to_numpy()]  # fmt: skip
     texts = [",".join(row) for row in cells]
@@ -92,11 +92,7 @@ def test_one_string_with_all_columns(exported: Get) -> None:
     assert_same(predictor.predict(texts, batch_size=9), expected)
     assert_same(predictor.predict(frame), expected)
     # Cells left out at the end of a row are empty ones.
-    short = [text.rstrip(",") for text in texts]
-    assert short != texts or all(text[-1] != "," for text in texts)
-    assert_same(
-        predictor.predict([texts[0].rpartition(",")[0]]), predictor.predict([texts[0].rpartition(",")[0] + ","])
-    )
+    assert_same(predictor.predict(["3,f,0.5"]), predictor.predict(["3,f,0.5,,,"]))
 
 
 def test_an_export_says_what_it_is(exported: Get, tmp_path: Path) -> None:
@@ -167,7 +163,7 @@ def test_a_failure_leaves_no_version(
 def test_a_checkpoint_that_says_nothing_of_the_columns(exported: Get, tmp_path: Path) -> None:
     export = exported("multi_tower")
     checkpoint = save(tmp_path, 1, model_tensors(export.recommender))
-    with pytest.raises(CheckpointError, match="does not say how the columns .*'user'.*train once more"):
+    with pytest.raises(CheckpointError, match=r"does not say how the columns .*'user'.*train once more"):
         export_model(export.recommender.config, checkpoint, tmp_path / "exports", config_text="")
     assert not (tmp_path / "exports").exists()
 

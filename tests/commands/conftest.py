@@ -1,0 +1,27 @@
+"""One small data set and one trained model for all tests of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_runs import SAMPLES, Run, command, small
+
+from tools.data import taobao_like
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated data set in Parquet: 2,000 rows of 300 users and 200 items."""
+    directory = tmp_path_factory.mktemp("taobao")
+    taobao_like.generate(directory, 2000, eval_rows=500, users=300, items=200, overwrite=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """The model directory of a sample config, trained for 12 steps on it, and what the command said."""
+    model_dir = tmp_path_factory.mktemp("trained") / "model"
+    run = command("train", "--config", SAMPLES / "multi_tower_taobao.config", *small(data, model_dir))
+    assert run.code == 0, run.err
+    return model_dir, run

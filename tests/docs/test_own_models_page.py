@@ -1,0 +1,77 @@
+"""The example of docs/own_models.md does what the page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easyrec_lite import models
+from easyrec_lite.config import ConfigError, load_config
+from easyrec_lite.models import Recommender
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own_models.md").read_text()
+CODE = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+MODEL = re.search(r"```protobuf\n(.*?)```", PAGE, re.S)[1]
+CONFIG = """
+data_config { label_fields: "clk" }
+features { input_names: "user_id" feature_type: IdFeature num_buckets: 10 embedding_dim: 4 }
+features { input_names: "item_id" feature_type: IdFeature num_buckets: 10 embedding_dim: 4 }
+features { input_names: "price" feature_type: RawFeature }
+train_config {
+  num_steps: 1
+  optimizer_config { adam_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.1 } } } }
+}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "page_models.py").write_text(CODE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        __import__("page_models")
+        yield
+
+
+def test_the_model_of_the_page_predicts_as_its_layers_say():
+    config = load_config(text=CONFIG + MODEL, checks=(models.check,)).message
+    recommender = Recommender(config, training=False)
+    recommender.build()
+    columns = {"user_id": np.array([1, 2]), "item_id": np.array([3, 4]), "price": np.array([0.5, 2.0], np.float32)}
+    batch = recommender.encode(columns, targets=False)
+    probs = recommender.predict(batch)["probs"].numpy()
+
+    tables = {view.name: view.read(0, 10) for view in recommender.collection.views()}
+    x = np.concatenate(
+        [
+            tables["embeddings/user_id/weights"][[1, 2]],
+            tables["embeddings/item_id/weights"][[3, 4]],
+            np.array([[0.5], [2.0]]),
+        ],
+        axis=1,
+    )
+    dense = {variable.path: variable.numpy() for variable in recommender.dense_variables}
+    for layer in ("dense", "dense_1"):
+        x = np.maximum(x @ dense[f"model/{layer}/kernel"] + dense[f"model/{layer}/bias"], 0)
+    logits = x @ dense["model/last/kernel"] + dense["model/last/bias"]
+    np.testing.assert_allclose(probs, 1 / (1 + np.exp(-logits[:, 0])), rtol=1e-5)
+
+
+def test_a_second_model_of_the_config_has_the_same_names():
+    config = load_config(text=CONFIG + MODEL).message
+    names = []
+    for _ in range(2):
+        recommender = Recommender(config, training=False)
+        recommender.build()
+        names.append([variable.path for variable in recommender.dense_variables])
+    assert names[0] == names[1]
+
+
+def test_its_check_is_shown_with_the_others():
+    without = MODEL.replace("params { units: [64, 32] }", "")
+    with pytest.raises(ConfigError, match=r"model_config.model_params.params: found no units"):
+        load_config(text=CONFIG + without, checks=(models.check,))
