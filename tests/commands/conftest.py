@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_runs import SAMPLES, Run, command, small
+from command_runs import SAMPLES, Run, Workspace, command, small, workspace
 
 from tools.data import taobao_like
 
@@ -25,3 +25,18 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     run = command("train", "--config", SAMPLES / "multi_tower_taobao.config", *small(data, model_dir))
     assert run.code == 0, run.err
     return model_dir, run
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workspace:
+    """A small config in EasyRec's older spelling, with rows; nothing is trained yet."""
+    return workspace(tmp_path / "work")
+
+
+@pytest.fixture(scope="session")
+def easyrec(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Run]:
+    """The same, trained for 6 steps; tests only read it."""
+    work = workspace(tmp_path_factory.mktemp("easyrec"))
+    run = work.run("train")
+    assert run.code == 0, run.err
+    return work, run

@@ -25,7 +25,7 @@ def set_fields(message: Message) -> Iterator[FieldDescriptor]:
     """Every field that the message or a message inside it sets."""
     for field, value in message.ListFields():
         yield field
-        if field.message_type is not None:
+        if field.message_type is not None and field.message_type.full_name != "google.protobuf.Struct":
             for inner in value if isinstance(value, Sequence) else [value]:
                 yield from set_fields(inner)
 

@@ -39,7 +39,9 @@ def measure_all(cases: Sequence[Case], options: Options) -> Iterator[Result]:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "rows.parquet"
             write_rows(data, case)
-            yield _common.in_own_process(measure, "MultiTower", case, data, options)
+            result = _common.in_own_process(measure, "MultiTower", case, data, options)
+            print(f"{case.table_rows:,} rows: {result.ratio.text()} x floor", file=sys.stderr)
+            yield result
 
 
 def show(cases: Sequence[Case], results: Sequence[Result]) -> None:

@@ -249,7 +249,9 @@ def measure_all(models: Sequence[str], case: Case, options: Options) -> Iterator
         for model in models:
             config_of(model, case, data, folder, options.edits)  # what is wrong with an edit is told here
         for model in models:
-            yield _common.in_own_process(measure, model, case, data, options)
+            result = _common.in_own_process(measure, model, case, data, options)
+            print(f"{model}: {result.cpu_us_per_row.text(1)} us/row, {result.ratio.text()} x floor", file=sys.stderr)
+            yield result
 
 
 def show(results: Sequence[Result]) -> None:
