@@ -33,9 +33,8 @@ class ServingModule(tf.Module):
 
     def __init__(self, recommender: Recommender, columns: Sequence[ServedColumn], separator: str | None) -> None:
         super().__init__(name="serving")
-        self._recommender = recommender
-        self._columns = list(columns)
-        # What a SavedModel keeps: tables, dense variables, vocabularies.
+        # What a SavedModel keeps: tables, dense variables, vocabularies. The recommender itself is no attribute, for
+        # then each of its layers would be saved too, with a graph of its own.
         self.tables = dict(recommender.collection.variables_by_bucket)
         self.dense = [variable.value for variable in recommender.dense_variables]
         self.features = list(recommender.features.values())
@@ -46,15 +45,12 @@ class ServingModule(tf.Module):
         )
 
         def serve(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            raw = inputs if separator is None else split_single_input(inputs[SINGLE_INPUT], self._columns, separator)
-            return self._predict(raw)
+            raw = inputs if separator is None else split_single_input(inputs[SINGLE_INPUT], columns, separator)
+            batch = recommender.encode(raw, targets=False, distinct=False)
+            predictions = recommender.forward(self.tables, batch)[0]
+            return {**predictions, **_as_text(predictions)}
 
         self.serve = tf.function(serve, input_signature=specs, autograph=False)
-
-    def _predict(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        batch = self._recommender.encode(columns, targets=False, distinct=False)
-        predictions = self._recommender.forward(self.tables, batch)[0]
-        return {**predictions, **_as_text(predictions)}
 
 
 def export_model(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from easyrec_lite import models
 from easyrec_lite.config import ConfigError, load_config
@@ -16,7 +17,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "own_models.md").read_text()
 CODE = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
 MODEL = re.search(r"```protobuf\n(.*?)```", PAGE, re.S)[1]
 CONFIG = """
-data_config { label_fields: "clk" }
+model_dir: "runs/own"
+data_config { input_type: ParquetInput label_fields: "clk" }
 features { input_names: "user_id" feature_type: IdFeature num_buckets: 10 embedding_dim: 4 }
 features { input_names: "item_id" feature_type: IdFeature num_buckets: 10 embedding_dim: 4 }
 features { input_names: "price" feature_type: RawFeature }
@@ -41,7 +43,8 @@ def test_the_model_of_the_page_predicts_as_its_layers_say():
     config = load_config(text=CONFIG + MODEL, checks=(models.check,)).message
     recommender = Recommender(config, training=False)
     recommender.build()
-    columns = {"user_id": np.array([1, 2]), "item_id": np.array([3, 4]), "price": np.array([0.5, 2.0], np.float32)}
+    columns = {"user_id": tf.constant([1, 2], tf.int64), "item_id": tf.constant([3, 4], tf.int64)}
+    columns["price"] = tf.constant([0.5, 2.0])
     batch = recommender.encode(columns, targets=False)
     probs = recommender.predict(batch)["probs"].numpy()
 

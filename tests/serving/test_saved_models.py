@@ -65,11 +65,10 @@ def test_vectors_are_also_given_as_text(exported: Get) -> None:
 def test_tensorflow_1_loads_them(exported: Get) -> None:
     export = exported("multi_tower")
     frame = request_rows()
+    columns = {name: value.numpy() for name, value in columns_of(export.recommender, frame).items()}
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(export.path))
         signature = meta_graph.signature_def["serving_default"]
-        with tf.init_scope():
-            columns = {name: value.numpy() for name, value in columns_of(export.recommender, frame).items()}
         assert set(signature.inputs) == set(columns)
         outputs = session.run(
             {name: info.name for name, info in signature.outputs.items()},
