@@ -62,7 +62,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
         raise UserError("Which config? Say --config x.config")
     config = load_config(path, overrides, checks=(features.check, models.check, optimizers.check))
     for warning in config.warnings:
-        warn(str(warning))
+        warn(str(warning).replace(": warning: ", ": ", 1))  # `warn` says so first
     return config
 
 

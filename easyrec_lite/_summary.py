@@ -85,7 +85,8 @@ def look_at_data(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, r
         ConfigError: the files lack columns that the config names.
         InputError: the files are there and can't be read.
     """
-    bad_rows = BadRows(max_share=1.0, min_rows=rows)
+    bad_rows = BadRows.from_config(config.data_config)
+    bad_rows.max_share = 1.0  # they are to be shown, however many there are
     try:
         source = open_source(
             config.data_config,

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--reserved_cols", default="", metavar="A,B", help="columns of the input to hand on")
     arguments.add_argument("--output_cols", default="", metavar="A,B", help="predictions to write; all if left out")
     arguments.add_argument("--output_sep", default=",", metavar="TEXT", help="between the cells of text")
-    arguments.add_argument("--batch_size", type=int, default=4096, metavar="N")
+    arguments.add_argument("--batch_size", type=_arguments.positive, default=4096, metavar="N")
     arguments.add_argument(
         "--with_header",
         nargs="?",

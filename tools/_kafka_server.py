@@ -69,6 +69,9 @@ def write_settings(directory: Path, port: int, controller_port: int, more: Mappi
         "log.retention.ms": "-1",
         "log.retention.bytes": "-1",
         "log.roll.ms": _FOREVER,
+        # By the times of its messages a broker that restarts also judges which producers it still knows, and one that
+        # it doesn't know may repeat a batch unnoticed. The longest that can be said is 25 days.
+        "producer.id.expiration.ms": str(2**31 - 1),
         # The limit is for a batch of records, which is a little longer than the one value in it.
         "message.max.bytes": str(MAX_MESSAGE_BYTES + 2**16),
         "replica.fetch.max.bytes": str(MAX_MESSAGE_BYTES + 2**16),

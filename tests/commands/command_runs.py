@@ -134,7 +134,7 @@ export_config {
 
 
 def easyrec_rows(count: int, seed: int) -> list[str]:
-    """Lines for that config, cells in the order of its input_fields; some ids are past their table, some prices empty."""
+    """Lines for that config, cells in the order of its input_fields; a few ids are past their table, prices empty."""
     rng = np.random.default_rng(seed)
     lines = []
     for _ in range(count):

@@ -71,7 +71,7 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path, monkeypatch: 
         (["evaluate", "--eval_input_path", "nowhere.txt", "--checkpoint_path", "nowhere"], "nowhere"),
         (["export", "--export_dir", "out"], "model"),
         (["predict", "--input_path", "a", "--output_path", "out.csv"], "model"),
-        (["check", "--rows", "0"], "--rows: found 0; expected at least 1"),
+        (["check", "--rows", "0"], "--rows: found '0'; expected a whole number of at least 1"),
         (["check", "--edit", "data_config.label_fields[0]=klick"], "klick"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_model_directory_in_use(easyrec: Trained) -> None:
         (["--output_cols", "prob"], "--output_cols: the model has no ['prob']; it predicts ['logits', 'probs']"),
         (["--reserved_cols", "nobody"], "nobody"),
         (["--output_sep", "||"], "--output_sep: found '||'; expected one character"),
-        (["--batch_size", "0"], "--batch_size: found 0; expected at least 1"),
+        (["--batch_size", "0"], "--batch_size: found '0'; expected a whole number of at least 1"),
         (["--batch_size", "many"], "--batch_size"),
         (["--input_path", "nowhere.txt"], "nowhere.txt"),
         (["--checkpoint_path", "nowhere"], "nowhere"),
@@ -187,10 +187,8 @@ def test_a_damaged_checkpoint(easyrec: Trained, command_name: str, tmp_path: Pat
     for file in work.model_dir.rglob("checkpoints/*/*"):
         target = model_dir / file.relative_to(work.model_dir)
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = bytearray(file.read_bytes())
-        if file.suffix != ".json":
-            content[len(content) // 2] ^= 1
-        target.write_bytes(content)
+        content = file.read_bytes()
+        target.write_bytes(content if file.suffix == ".json" else bytes(byte ^ 1 for byte in content))
     flags = {
         "evaluate": [],
         "export": ["--export_dir", tmp_path / "exports"],
