@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = _arguments.parser("check", "Names every problem of a config, or says what it describes.")
     arguments.add_argument("file", nargs="?", metavar="FILE", help="the config file")
-    arguments.add_argument("--rows", type=_arguments.positive, default=10_000, metavar="N", help="of the training data to look at")
+    arguments.add_argument(
+        "--rows", type=_arguments.positive, default=10_000, metavar="N", help="of the training data to look at"
+    )
     options, overrides = _arguments.parse(arguments, argv)
 
     from easyrec_lite import _runs, _summary

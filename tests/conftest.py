@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["kafka_fixtures"]
+
 # Read by TensorFlow and Keras when they are imported, so set before any test module is.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -82,18 +82,25 @@ def test_training_goes_on(work: Workspace) -> None:
 
 def test_a_module_that_registers_a_model(work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "house_models.py").write_text(
-        "from easyrec_lite.models import register\n"
-        "from easyrec_lite.models.rank import MultiTower\n\n\n"
-        '@register("HouseTower")\n'
-        "class HouseTower(MultiTower):\n"
-        '    """A model of a user."""\n'
+        "import keras\n"
+        "from easyrec_lite.models import Model, register\n\n\n"
+        '@register("HouseModel")\n'
+        "class HouseModel(Model):\n"
+        '    params_field = "model_params"\n\n'
+        "    def __init__(self, config, layouts):\n"
+        "        super().__init__(config, layouts)\n"
+        '        self.last = keras.layers.Dense(1, name="last")\n\n'
+        "    def call(self, groups, training=False):\n"
+        '        return self.tasks[0].predictions(self.last(groups["user"]))\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    edit = "--model_config.model_class=HouseTower"
-    assert "found 'HouseTower', expected the name of a model" in refused(work.run("check", edit))
-    run = work.run("check", "--import", "house_models", edit)
+    start, end = EASYREC.index("  multi_tower {"), EASYREC.index("  embedding_regularization")
+    text = EASYREC[:start] + "  model_params {}\n" + EASYREC[end:]
+    (work.path / "easyrec.config").write_text(text.replace('"MultiTower"', '"HouseModel"'))
+    assert "found 'HouseModel', expected the name of a model" in refused(work.run("check"))
+    run = work.run("check", "--import", "house_models")
     assert run.code == 0, run.err
-    assert "HouseTower" in run.out
+    assert "HouseModel" in run.out
     sys.modules.pop("house_models")
     assert "--import: found no module 'house_model'" in refused(work.run("check", "--import", "house_model"))
 

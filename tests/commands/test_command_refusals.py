@@ -65,7 +65,7 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path, monkeypatch: 
         (["train", "--export_config.asset_files=gone.txt"], "export_config.asset_files[0]: found no file 'gone.txt'"),
         (
             ["train", "--export_config.exporter_type=best", "--export_config.best_exporter_metric=auk"],
-            "export_config.best_exporter_metric: found 'auk', expected what an evaluation reports: auc or loss",
+            "export_config.best_exporter_metric: found the unknown metric 'auk', expected auc",
         ),
         (["evaluate"], "model"),
         (["evaluate", "--eval_input_path", "nowhere.txt", "--checkpoint_path", "nowhere"], "nowhere"),
