@@ -217,8 +217,13 @@ def _newest(model_dir: Path) -> Checkpoint | None:
 
 
 def _make_deterministic() -> None:
-    """Same bits for the same rows: kernels whose sums depend on timing are replaced by those whose don't."""
-    tf.config.experimental.enable_op_determinism()
+    """Same bits for the same rows, on a GPU too, where some kernels add in the order in which threads come.
+
+    The CPU kernels that we use add in an order which only the number of threads decides. There the switch would change
+    no bit and forbid the input pipeline to prepare batches side by side.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
 
 
 def _callbacks(

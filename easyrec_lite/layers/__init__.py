@@ -12,6 +12,7 @@ from easyrec_lite.layers.dropout import Dropout
 from easyrec_lite.layers.fm import FM
 from easyrec_lite.layers.mlp import MLP
 from easyrec_lite.layers.mmoe import MMoE
+from easyrec_lite.layers.sampling_frequency import SamplingFrequency
 from easyrec_lite.layers.sequence_attention import SequenceAttention
 from easyrec_lite.layers.sided import Side, Sided, apply, as_tensor, concat
 from easyrec_lite.layers.similarity import Similarity
@@ -27,6 +28,7 @@ __all__ = [
     "Dropout",
     "History",
     "MMoE",
+    "SamplingFrequency",
     "SequenceAttention",
     "Side",
     "Sided",

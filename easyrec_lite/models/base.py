@@ -139,6 +139,10 @@ class Model(keras.Model, abc.ABC):
         """Losses by name, scalars; their sum is minimised."""
         return {task.loss_name: task.loss(predictions, targets) for task in self.tasks}
 
+    def training_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
+        """`task_losses` as training minimises them, where that differs from how an evaluation reports them."""
+        return self.task_losses(predictions, targets)
+
     @property
     def loss_names(self) -> list[str]:
         """Names of what `task_losses` returns, in its order."""

@@ -147,7 +147,7 @@ class Recommender(tf.Module):
         self, predictions: Mapping[str, tf.Tensor], targets: Targets, embedding_l2: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Losses by name, scalars, with `regularization_loss` where the config asks for any."""
-        result = self.model.task_losses(predictions, targets)
+        result = self.model.training_losses(predictions, targets)
         if "regularization_loss" in self.loss_names:
             kernels = self.kernels if self.model.l2_regularization else []
             result["regularization_loss"] = embedding_l2 + losses.l2_penalty(kernels, self.model.l2_regularization)

@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from easyrec_lite.features import Feature
+from easyrec_lite.features import Column, Feature
+from easyrec_lite.features.text import split_steps
 from easyrec_lite.protos import data_pb2
 
 _Field = data_pb2.DatasetConfig
@@ -25,13 +26,17 @@ class ServedColumn:
         name: name of the column and of the input.
         dtype: int64, float32 or string.
         default: what stands for an empty cell where columns come as text.
-        separator: what a column that was read as lists is joined by; '' for single values.
+        separator: what the items of a column of lists are joined by in the input; '' for single values.
+        items: type of the items of lists; None for single values.
+        item_default: what stands for an empty item.
     """
 
     name: str
     dtype: tf.DType
     default: int | float | str
     separator: str = ""
+    items: tf.DType | None = None
+    item_default: int | float | str = ""
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -40,12 +45,18 @@ class ServedColumn:
 
     def to_json(self) -> dict[str, Any]:
         """For the export's description."""
-        return {"name": self.name, "dtype": self.dtype.name, "default": self.default, "separator": self.separator}
+        values = {"name": self.name, "dtype": self.dtype.name, "default": self.default}
+        if self.items is None:
+            return values
+        return values | {"separator": self.separator, "items": self.items.name, "item_default": self.item_default}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ServedColumn:
         """The inverse of `to_json`."""
-        return cls(values["name"], tf.as_dtype(values["dtype"]), values["default"], values["separator"])
+        name, dtype, default = values["name"], tf.as_dtype(values["dtype"]), values["default"]
+        if "items" not in values:
+            return cls(name, dtype, default)
+        return cls(name, dtype, default, values["separator"], tf.as_dtype(values["items"]), values["item_default"])
 
 
 def served_columns(
@@ -61,17 +72,20 @@ def served_columns(
     served = []
     for name in names:
         column = columns[name]
-        kind = _Field.FieldType.Value(column["type"])
+        dtype, default = _read_as(column["type"], column["default"])
         if column["list"]:
-            # A list travels as text: a feature reads "3|7" and [3, 7] alike.
-            served.append(ServedColumn(name, tf.string, "", _separator(name, features)))
-        elif kind in _INTEGERS:
-            served.append(ServedColumn(name, tf.int64, int(column["default"])))
-        elif kind in _FLOATS:
-            served.append(ServedColumn(name, tf.float32, float(column["default"])))
+            # An input has one value a row, so a list travels as text; `read_lists` makes the list of it again.
+            served.append(ServedColumn(name, tf.string, "", _separator(name, features), dtype, default))
         else:
-            served.append(ServedColumn(name, tf.string, str(column["default"])))
+            served.append(ServedColumn(name, dtype, default))
     return served
+
+
+def _read_as(type_name: str, default: Any) -> tuple[tf.DType, int | float | str]:
+    kind = _Field.FieldType.Value(type_name)
+    if kind in _INTEGERS:
+        return tf.int64, int(default)
+    return (tf.float32, float(default)) if kind in _FLOATS else (tf.string, str(default))
 
 
 def _separator(name: str, features: Mapping[str, Feature]) -> str:
@@ -91,7 +105,23 @@ def split_single_input(rows: tf.Tensor, columns: Sequence[ServedColumn], separat
     cells = tf.strings.split(rows, separator).to_tensor("", shape=[None, len(columns)])
     result = {}
     for place, column in enumerate(columns):
-        cell = cells[:, place]
-        filled = tf.where(cell == "", tf.constant(str(column.default)), cell)
-        result[column.name] = filled if column.dtype == tf.string else tf.strings.to_number(filled, column.dtype)
+        result[column.name] = _typed(cells[:, place], column.dtype, column.default)
     return result
+
+
+def read_lists(inputs: Mapping[str, tf.Tensor], columns: Sequence[ServedColumn]) -> dict[str, Column]:
+    """The columns as training read them: those of lists ragged `[N, None]`, their items of the type they had there.
+
+    The type matters: a cross, for one, hashes 7 and "7" differently.
+    """
+    result: dict[str, Column] = dict(inputs)
+    for column in columns:
+        if column.items is not None:
+            items = split_steps(inputs[column.name], column.separator)
+            result[column.name] = items.with_flat_values(_typed(items.flat_values, column.items, column.item_default))
+    return result
+
+
+def _typed(cells: tf.Tensor, dtype: tf.DType, default: int | float | str) -> tf.Tensor:
+    filled = tf.where(cells == "", tf.constant(str(default)), cells)
+    return filled if dtype == tf.string else tf.strings.to_number(filled, dtype)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_directory
 from easyrec_lite.models import Recommender
 from easyrec_lite.protos import pipeline_pb2
-from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, served_columns, split_single_input
+from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, read_lists, served_columns, split_single_input
 from easyrec_lite.serving.restore import restored_recommender
 
 DESCRIPTION = "description.json"
@@ -46,7 +46,7 @@ class ServingModule(tf.Module):
 
         def serve(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             raw = inputs if separator is None else split_single_input(inputs[SINGLE_INPUT], columns, separator)
-            batch = recommender.encode(raw, targets=False, distinct=False)
+            batch = recommender.encode(read_lists(raw, columns), targets=False, distinct=False)
             predictions = recommender.forward(self.tables, batch)[0]
             return {**predictions, **_as_text(predictions)}
 

@@ -130,19 +130,30 @@ class Predictor:
 def _convert(column: ServedColumn, values: Sequence[Any]) -> np.ndarray:
     """A column of the model's type `[N]`, defaults filled in."""
     if column.dtype == tf.string:
-        read: Callable[[Any], Any] = functools.partial(_join, separator=column.separator)
+        read: Callable[[Any], Any] = functools.partial(_join, column)
     else:
-        read = _whole if column.dtype.is_integer else _number
+        read = _reader(column.dtype)
     result = np.empty(len(values), object if column.dtype == tf.string else column.dtype.as_numpy_dtype)
     for place, value in enumerate(values):
         try:
             result[place] = column.default if _is_missing(value) else read(value)
         except (ValueError, TypeError, OverflowError):
             raise PredictionError(
-                f"rows[{place}], column {column.name!r}: found {value!r}; expected {column.dtype.name}."
+                f"rows[{place}], column {column.name!r}: found {value!r}; expected {_expected(column)}."
                 f" Leave the cell out for {column.default!r}."
             ) from None
     return result
+
+
+def _expected(column: ServedColumn) -> str:
+    if column.items is None:
+        return column.dtype.name
+    return f"a list of {column.items.name}, or its items joined by {column.separator!r}"
+
+
+def _reader(dtype: tf.DType) -> Callable[[Any], Any]:
+    """Reads one value, or raises what `_convert` tells of."""
+    return _text if dtype == tf.string else _whole if dtype.is_integer else _number
 
 
 def _is_missing(value: Any) -> bool:
@@ -167,10 +178,17 @@ def _number(value: Any) -> np.float32:
     return number
 
 
-def _join(value: Any, separator: str) -> str:
-    if isinstance(value, list | tuple | np.ndarray):
-        return (separator or "|").join("" if item is None else _text(item) for item in value)
-    return _text(value)
+def _join(column: ServedColumn, value: Any) -> str:
+    """Text; of a list, the items joined, once they are seen to be what the column takes."""
+    if column.items is None:
+        return _text(value)
+    if not isinstance(value, list | tuple | np.ndarray):
+        value = _text(value).split(column.separator)
+    read = _reader(column.items)
+    items = ["" if _is_missing(item) else str(read(item)) for item in value]
+    if any(column.separator in item for item in items):
+        raise ValueError
+    return column.separator.join(items)
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from easyrec_lite.errors import UserError
 from easyrec_lite.models import Batch, Recommender, bind_metrics
 
+
 class Evaluator:
     """Evaluates a recommender as it stands; it changes no variable.
 

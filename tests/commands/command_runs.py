@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from easyrec_lite.config import load_config
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples" / "configs"
 
@@ -20,8 +22,6 @@ _SMALL = (
     "train_config.num_steps=12",
     "train_config.save_checkpoints_steps=6",
     "train_config.log_step_count_steps=3",
-    "features[user_id].hash_bucket_size=500",
-    "features[item_id].hash_bucket_size=300",
 )
 
 
@@ -46,12 +46,16 @@ def command(name: str, *arguments: object) -> Run:
     return Run(code, out.getvalue(), err.getvalue())
 
 
-def small(data: Path, model_dir: Path, *edits: str, history: bool = True) -> list[str]:
+def small(config: Path, data: Path, model_dir: Path, *edits: str) -> list[str]:
     """Flags that train a sample config on the small data set."""
     paths = (f"train_input_path={data}/train/*.parquet", f"eval_input_path={data}/eval/*.parquet")
-    more = ("features[hist_item_id].hash_bucket_size=300",) if history else ()
-    flags = [flag for edit in (*paths, *_SMALL, *more, *edits) for flag in ("--edit", edit)]
-    return [*flags, "--model_dir", str(model_dir)]
+    tables = [
+        f"features[{feature.feature_name or feature.input_names[0]}].hash_bucket_size=500"
+        for feature in load_config(config).message.features
+        if feature.hash_bucket_size > 500
+    ]
+    flags = [flag for edit in (*paths, *_SMALL, *tables, *edits) for flag in ("--edit", edit)]
+    return ["--config", str(config), *flags, "--model_dir", str(model_dir)]
 
 
 def refused(run: Run) -> str:

@@ -22,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The model directory of a sample config, trained for 12 steps on it, and what the command said."""
     model_dir = tmp_path_factory.mktemp("trained") / "model"
-    run = command("train", "--config", SAMPLES / "multi_tower_taobao.config", *small(data, model_dir))
+    run = command("train", *small(SAMPLES / "multi_tower_taobao.config", data, model_dir))
     assert run.code == 0, run.err
     return model_dir, run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_runs import Run, Workspace, command, easyrec_rows, refused
+from command_runs import EASYREC, Run, Workspace, command, easyrec_rows, refused
 
 from easyrec_lite.checkpoints import latest
 from easyrec_lite.config import load_config

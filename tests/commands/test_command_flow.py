@@ -137,14 +137,14 @@ def test_predictions_to_choice(trained: Trained, data: Path, tmp_path: Path) -> 
 
 
 def test_check_says_what_a_config_describes(data: Path, tmp_path: Path) -> None:
-    run = command("check", CONFIG, *small(data, tmp_path / "m"), "--rows", "300")
+    run = command("check", *small(CONFIG, data, tmp_path / "m"), "--rows", "300")
     assert run.code == 0, run.err
     for title in ("Data flow", "Features", "Embedding tables", "Groups", "Parameters", "First rows", "Findings"):
         assert title in run.out
     lines = run.out.splitlines()
     (item,) = [line.split() for line in lines if line.startswith("item_id") and "item, " not in line][:1]
     assert item[:4] == ["item_id", "IdFeature", "item_id", "item"]
-    assert any(line.split()[:3] == ["item_id", "300", "16"] and "hist_item_id" in line for line in lines)
+    assert any(line.split()[:3] == ["item_id", "500", "16"] and "hist_item_id" in line for line in lines)
     assert "rows that could not be read" in run.out
     assert "***" in run.out  # user_id is private
     assert not (tmp_path / "m").exists()
@@ -165,8 +165,7 @@ def test_sample_configs_check_without_data(sample: Path, tmp_path: Path, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["din", "dssm", "dbmtl", "deepfm"])
 def test_the_other_sample_configs_train(model: str, data: Path, tmp_path: Path) -> None:
-    config = SAMPLES / f"{model}_taobao.config"
-    run = command("train", "--config", config, *small(data, tmp_path / "m"))
+    run = command("train", *small(SAMPLES / f"{model}_taobao.config", data, tmp_path / "m"))
     assert run.code == 0, run.err
     for name, more in (
         ("evaluate", []),

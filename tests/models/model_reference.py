@@ -1,4 +1,4 @@
-"""The models once more in NumPy, straight from their papers and EasyRec's descriptions, row by row where that is clearer."""
+"""The models once more in NumPy, after their papers and EasyRec's descriptions, row by row where that is clearer."""
 
 from __future__ import annotations
 

@@ -143,5 +143,5 @@ def test_histories_of_one_map_have_one_length() -> None:
     assert {slot.name: slot.width for slot in recommender.layouts["all"].slots}["history"] == 16
     frame = rows(3).assign(seen="1|2", words="a|b")
     recommender.predict(encode(recommender, frame, targets=False))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="'history' have different lengths"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="'history' differ in length"):
         recommender.predict(encode(recommender, frame.assign(words="a|b|c"), targets=False))

@@ -17,6 +17,20 @@ from easyrec_lite.inputs import as_dataset, open_source
 from easyrec_lite.models import Recommender, model_tensors
 from easyrec_lite.serving import export_model
 
+# Crosses hash numbers and text differently, so they show whether lists keep their type.
+CROSS = (
+    MODELS["multi_tower"]
+    .replace(
+        "model_config {",
+        """features { feature_name: "cross" input_names: ["item", "seen"] feature_type: ComboFeature
+  combo_input_seps: ["", "|"] hash_bucket_size: 50 embedding_dim: 4 }
+features { feature_name: "more" input_names: ["tags", "words"] feature_type: ComboFeature
+  combo_input_seps: ["|", "|"] hash_bucket_size: 50 embedding_dim: 4 }
+model_config {""",
+    )
+    .replace('["item", "price", "age_row"]', '["item", "price", "age_row", "cross", "more"]')
+)
+TEXTS = MODELS | {"cross": CROSS}
 LISTS = ("tags", "seen", "words")
 STEP = 7
 
@@ -32,7 +46,7 @@ class Exported:
 
 def make(directory: Path, model: str, *edits: str, lists: bool = False, asset: Path | None = None) -> Exported:
     """Exports a model as it is after its start, dense variables far from theirs."""
-    recommender = built(MODELS[model], *edits)
+    recommender = built(TEXTS[model], *edits)
     frame = request_rows(4, lists=lists)
     source = open_source(recommender.config.data_config, frame, columns=recommender.feature_columns)
     text = to_text(recommender.config)

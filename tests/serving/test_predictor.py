@@ -86,6 +86,10 @@ def test_strings_for_an_export_with_an_input_a_column(predictor: Predictor) -> N
         ([ROW | {"price": "cheap"}], r"column 'price': found 'cheap'; expected float32\. Leave .* for 3.5"),
         ([ROW | {"price": float("inf")}], r"column 'price': found inf; expected float32"),
         ([ROW | {"price": 1e39}], r"column 'price': found 1e\+39; expected float32"),
+        (
+            [ROW | {"tags": ["1", "2|3"]}],
+            r"column 'tags': found \['1', '2\|3'\]; expected a list of string, or",
+        ),
         ([{"usr": 3}], r"rows: found none of the model's columns; expected some of user, gender"),
         (pd.DataFrame({"usr": [3]}), r"rows: found none of the model's columns"),
         ({"user": [1, 2], "item": [1]}, r"different lengths, \{'user': 2, 'item': 1\}"),

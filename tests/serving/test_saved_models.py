@@ -38,6 +38,7 @@ def call(path: Path, columns: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
         ("dssm_pointwise", False),
         ("dbmtl", True),
         ("deepfm", False),
+        ("cross", False),
     ],
 )
 def test_exports_predict_what_the_trainer_predicts(exported: Get, model: str, lists: bool) -> None:
@@ -53,6 +54,28 @@ def test_exports_predict_what_the_trainer_predicts(exported: Get, model: str, li
     assert {column.name for column in predictor.columns if column.separator} == (
         {"tags", "seen", "words"} & set(columns) if lists else set()
     )
+
+
+def test_lists_keep_the_type_that_they_had_in_training(exported: Get) -> None:
+    types = [f"data_config.input_fields[{name}].input_type=INT64" for name in ("seen", "tags")]
+    export = exported("cross", *types, lists=True)
+    frame = request_rows(lists=True)
+    frame.at[0, "seen"] = [3, None, 2**62]
+    expected = trained_predictions(export.recommender, frame)
+    assert_same(call(export.path, served(columns_of(export.recommender, frame))), expected)
+    predictor = Predictor(export.path)
+    assert_same(predictor.predict(frame), expected)
+    assert {c.name: c.items.name for c in predictor.columns if c.items} == {
+        "seen": "int64",
+        "tags": "int64",
+        "words": "string",
+    }
+    single = exported("cross", *types, "export_config.multi_placeholder=false", lists=True)
+    assert_same(Predictor(single.path).predict(frame), expected)
+    # Not the same as text: what this test is about.
+    text = served(columns_of(export.recommender, frame))
+    batch = export.recommender.encode(text, targets=False)
+    assert np.abs(export.recommender.predict(batch)["probs"] - expected["probs"]).max() > 1e-3
 
 
 def test_vectors_are_also_given_as_text(exported: Get) -> None:

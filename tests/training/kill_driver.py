@@ -10,8 +10,6 @@ import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "models")]
-
 from training_runs import config, run
 
 from easyrec_lite.checkpoints import Files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from training_runs import left_behind, write_rows
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
+ROOT = DRIVER.parents[2]
 PART = 60  # steps between the kills of a chain: three checkpoints
 
 # At the first of these operations in the kill's part of the run; the file's name in its folder.
@@ -35,7 +37,15 @@ AT_FILES: list[dict[str, Any]] = [
 def train(rows: Path, model: Path, **order: Any) -> int:
     """Runs the driver; returns its exit code."""
     text = json.dumps({"rows": str(rows), "model": str(model), "resume": True, **order})
-    done = subprocess.run([sys.executable, str(DRIVER), text], capture_output=True, text=True, timeout=300, check=False)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "models"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), text],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 

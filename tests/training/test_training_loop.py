@@ -135,7 +135,11 @@ def test_without_evaluation(data: Path, tmp_path: Path) -> None:
 def test_checkpoints_by_the_clock_change_nothing_but_their_number(data: Path, tmp_path: Path, plain_run: Path) -> None:
     log = Log()
     clock = Clock()
-    edits = ["train_config.save_checkpoints_secs=5", "train_config.steps_per_call=1", "export_config.enable_early_stop=true"]
+    edits = [
+        "train_config.save_checkpoints_secs=5",
+        "train_config.steps_per_call=1",
+        "export_config.enable_early_stop=true",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("easyrec_lite.training.loop.time.monotonic", clock)
         run(config(data, tmp_path / "m", *edits), callbacks=[log, clock])
@@ -176,7 +180,9 @@ def test_a_checkpoint_by_the_clock_at_the_very_end_is_still_evaluated(data: Path
 
 
 def test_keeps_the_newest_and_the_best(data: Path, tmp_path: Path) -> None:
-    result = run(config(data, tmp_path / "m", "train_config.keep_checkpoint_max=2", "train_config.save_checkpoints_steps=2"))
+    result = run(
+        config(data, tmp_path / "m", "train_config.keep_checkpoint_max=2", "train_config.save_checkpoints_steps=2")
+    )
     evaluated = {r["step"]: r["auc"] for r in journal(tmp_path / "m") if r["kind"] == "evaluation"}
     best = max(evaluated, key=lambda step: (evaluated[step], -step))
     assert [c.step for c in list_checkpoints(tmp_path / "m")] == sorted({best, 18, result.step})
@@ -197,7 +203,9 @@ def test_early_stop(data: Path, tmp_path: Path) -> None:
 
 def test_a_metric_that_no_evaluation_reports(data: Path, tmp_path: Path) -> None:
     edits = ["export_config.exporter_type=best", "export_config.best_exporter_metric=loss/loss"]
-    with pytest.raises(UserError, match=r"export_config.best_exporter_metric: found 'loss/loss', expected .*auc or loss"):
+    with pytest.raises(
+        UserError, match=r"export_config.best_exporter_metric: found 'loss/loss', expected .*auc or loss"
+    ):
         run(config(data, tmp_path / "m", *edits))
     assert not (tmp_path / "m").exists()
 
@@ -221,7 +229,11 @@ def test_statistics_are_those_of_the_rows_trained(data: Path, tmp_path: Path) ->
 def test_event_times_are_in_the_statistics(data: Path, tmp_path: Path) -> None:
     frame = rows(TRAIN_ROWS, seed=11).assign(at=np.arange(1_000, 1_000 + TRAIN_ROWS))
     frame.to_csv(tmp_path / "train.csv", index=False)
-    edits = [f"train_input_path={tmp_path / 'train.csv'}", "data_config.event_time_field=at", "data_config.shuffle=false"]
+    edits = [
+        f"train_input_path={tmp_path / 'train.csv'}",
+        "data_config.event_time_field=at",
+        "data_config.shuffle=false",
+    ]
     run(config(data, tmp_path / "m", *edits, "train_config.num_steps=4"))
     profile = json.loads((tmp_path / "m" / "statistics.json").read_text())
     assert [value for key, value in profile.items() if "event" in key] == [1000.0, 1063.0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny import rows
-from training_runs import SMALL, Killed, KillAt, config, journal, left_behind, run, tensors, write_rows
+from training_runs import SMALL, KillAt, Killed, config, journal, left_behind, run, tensors, write_rows
 
 from easyrec_lite import _runs
 from easyrec_lite.checkpoints import CheckpointError, Files, latest
@@ -104,7 +104,7 @@ def test_resuming_where_nothing_is_yet(data: Path, tmp_path: Path, uninterrupted
 
 def test_a_new_run_needs_an_empty_directory(data: Path, uninterrupted: Path) -> None:
     before = left_behind(uninterrupted)
-    with pytest.raises(UserError, match="holds a trained model already. Go on with it by --continue_train"):
+    with pytest.raises(UserError, match=r"holds a trained model already\. Go on with it by --continue_train"):
         run(config(data, uninterrupted))
     assert left_behind(uninterrupted) == before
 
@@ -192,9 +192,9 @@ def test_fine_tuning_another_shape(data: Path, tmp_path: Path, uninterrupted: Pa
     there = latest(uninterrupted).read("embeddings/user/weights")
     edit = f"train_config.fine_tune_checkpoint={uninterrupted}"
     plain = started_from(data, tmp_path / "a", edit, text=text)["embeddings/user/weights"]
-    padded = started_from(
-        data, tmp_path / "b", edit, "train_config.force_restore_shape_compatible=true", text=text
-    )["embeddings/user/weights"]
+    padded = started_from(data, tmp_path / "b", edit, "train_config.force_restore_shape_compatible=true", text=text)[
+        "embeddings/user/weights"
+    ]
     assert not np.array_equal(plain[:12], there)
     np.testing.assert_array_equal(padded[:12], there)
     assert not padded[12:].any()

@@ -12,8 +12,9 @@ from easyrec_lite.training import Stepper
 
 Arrays = dict[str, np.ndarray]
 
-ADAGRAD = "adagrad_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.1 } } initial_accumulator_value: 0.2 }"
-ADAM = "adam_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.01 } } beta1: 0.8 beta2: 0.9 epsilon: 0.01 }"
+CONSTANT = "learning_rate { constant_learning_rate { learning_rate: %s } }"
+ADAGRAD = f"adagrad_optimizer {{ {CONSTANT % 0.1} initial_accumulator_value: 0.2 }}"
+ADAM = f"adam_optimizer {{ {CONSTANT % 0.01} beta1: 0.8 beta2: 0.9 epsilon: 0.01 }}"
 
 
 def values(recommender: Recommender) -> Arrays:
@@ -110,10 +111,8 @@ def test_learning_rate_of_the_tables() -> None:
 def test_schedules_count_steps_from_nought() -> None:
     """Tables and dense layers follow the same rate: 0.1 in the first step, 0.01 from the second on."""
     schedule = "manual_step_learning_rate { initial_learning_rate: 0.1 schedule { step: 1 learning_rate: 0.01 } }"
-    recommender = built(
-        MODELS["din"],
-        f"train_config.optimizer_config=[{{adagrad_optimizer {{ learning_rate {{ {schedule} }} initial_accumulator_value: 0.2 }}}}]",
-    )
+    optimizer = ADAGRAD.replace(CONSTANT % 0.1, f"learning_rate {{ {schedule} }}")
+    recommender = built(MODELS["din"], f"train_config.optimizer_config=[{{{optimizer}}}]")
     stepper = Stepper(recommender)
     expected = values(recommender)
     accumulators = {name: np.full_like(value, 0.2) for name, value in expected.items()}
@@ -152,7 +151,9 @@ def test_several_steps_a_call_and_the_end_of_the_data() -> None:
         dataset = None
         for number, batch in enumerate(batches):
             size = len(batch.targets.labels["click"])
-            part = whole.map(lambda _, b=batch, n=number, s=size: (b, tf.constant(f"after {n}"), tf.constant(s, tf.int64)))
+            part = whole.map(
+                lambda _, b=batch, n=number, s=size: (b, tf.constant(f"after {n}"), tf.constant(s, tf.int64))
+            )
             dataset = part if dataset is None else dataset.concatenate(part)
         return dataset
 

@@ -140,7 +140,10 @@ def _model(model: str, case: Case) -> str:
               din_towers {{ input: "past" dnn {{ hidden_units: [128, 64, 32, 1] use_bn: false }} }}
             }}""",
         "DSSM": f"""model_class: "DSSM" loss_type: SOFTMAX_CROSS_ENTROPY {sides}
-            dssm {{ user_tower {{ {dnn} }} item_tower {{ {dnn} }} temperature: 0.05 item_id: "{item[0]}" }}""",
+            dssm {{
+              user_tower {{ {dnn} }} item_tower {{ {dnn} }}
+              temperature: 0.05 scale_simi: false item_id: "{item[0]}"
+            }}""",
         "DBMTL": f"""model_class: "DBMTL" {group("all", user + item)}
             dbmtl {{
               bottom_{dnn}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from easyrec_lite import losses
 from easyrec_lite.config import Problem
-from easyrec_lite.layers import Similarity, apply
+from easyrec_lite.layers import SamplingFrequency, Similarity, apply
 from easyrec_lite.models.base import Model, Targets, require_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
@@ -45,6 +45,9 @@ class DSSM(Model):
                 f"last widths {ends[0]} (user) and {ends[1]} (item)",
                 "one last width for both towers",
             )
+        if params.logq_correction and not params.item_id:
+            path = "model_config.dssm.logq_correction"
+            yield Problem(path, "true without item_id", "item_id: the column by which items are counted")
         if params.simi_func == layer_pb2.EUCLID:
             yield Problem("model_config.dssm.simi_func", "EUCLID", "COSINE or INNER_PRODUCT")
 
@@ -60,6 +63,10 @@ class DSSM(Model):
             scale=self.params.scale_simi,
             name="similarity",
         )
+        self.frequency: SamplingFrequency | None = None
+        if self.params.logq_correction and self.listwise:
+            self.frequency = SamplingFrequency(name="frequency")
+            self.frequency.build((None,))  # only training calls it
 
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
         """Predictions `[B]`; `similarity` is `[B, B]` where the loss compares a row with the batch's items."""
@@ -78,8 +85,18 @@ class DSSM(Model):
         """See Model.task_losses."""
         if not self.listwise:
             return super().task_losses(predictions, targets)
+        return self._softmax_loss(predictions["similarity"], targets)
+
+    def training_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
+        """With `logq_correction` the logits are corrected by how often each item comes up; see SamplingFrequency."""
+        if self.frequency is None:
+            return self.task_losses(predictions, targets)
+        log_q = self.frequency(targets.columns[self.params.item_id])
+        return self._softmax_loss(predictions["similarity"] - log_q, targets)
+
+    def _softmax_loss(self, similarity: tf.Tensor, targets: Targets) -> dict[str, tf.Tensor]:
         item_ids = targets.columns[self.params.item_id] if self.params.item_id else None
-        rows = losses.in_batch_softmax(predictions["similarity"], item_ids)
+        rows = losses.in_batch_softmax(similarity, item_ids)
         return {_SOFTMAX_LOSS: losses.weighted_mean(rows, self._positives(targets))}
 
     @property
