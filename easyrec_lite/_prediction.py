@@ -38,7 +38,9 @@ def predictions(
         keep: columns to hand on as they were read.
     """
     dataset = as_dataset(source).map(
-        lambda columns, _: (recommender.encode(columns, targets=False), {name: columns[name] for name in keep})
+        tf.autograph.experimental.do_not_convert(
+            lambda columns, _: (recommender.encode(columns, targets=False), {name: columns[name] for name in keep})
+        )
     )
     predict = tf.function(recommender.predict, input_signature=[dataset.element_spec[0]], autograph=False)
     with input_errors(source):

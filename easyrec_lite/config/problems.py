@@ -80,6 +80,9 @@ class ConfigError(UserError, ValueError):
         head = f"{count} problem{'s' if count != 1 else ''} in the config"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)
+
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` was probably meant to be."""

@@ -74,6 +74,8 @@ def as_dataset(
         return (columns, position, missing) if with_missing else (columns, position)
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=_signature(len(specs)))
+    # There is no Python control flow in it to convert; looking for some takes a second.
+    unpack = tf.autograph.experimental.do_not_convert(unpack)
     return dataset.map(unpack, num_parallel_calls=1, deterministic=True).prefetch(prefetch)
 
 

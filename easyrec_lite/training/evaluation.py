@@ -21,7 +21,9 @@ class Evaluator:
         self._recommender = recommender
         self._max_rows = max_rows
         # Traced once, not at each evaluation.
-        self._batches = dataset.map(lambda columns, _: recommender.encode(columns)).prefetch(2)
+        self._batches = dataset.map(
+            tf.autograph.experimental.do_not_convert(lambda columns, _: recommender.encode(columns))
+        ).prefetch(2)
         signature = [self._batches.element_spec]
         self._predict = tf.function(self._step, input_signature=signature, autograph=False)
 

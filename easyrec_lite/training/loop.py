@@ -185,8 +185,10 @@ class Trainer:
             with tf.control_dependencies([op for op in watched if op is not None]):
                 return batch, tf.identity(position), rows
 
-        dataset = self._dataset(self.position).map(prepare)
-        return dataset.map(observe).prefetch(self._prefetch)  # one batch after the other: in order
+        # Converting Python's control flow, of which there is none here, would take seconds.
+        plain = tf.autograph.experimental.do_not_convert
+        dataset = self._dataset(self.position).map(plain(prepare))
+        return dataset.map(plain(observe)).prefetch(self._prefetch)  # one batch after the other: in order
 
     def _next_stop(self, limit: int | None) -> int:
         """The step before which nothing has to be done between steps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class StatisticsRecorder(Callback):
         self._event_time = event_time
         self._statistics = Statistics(seed)
         self._waiting: deque[Any] = deque()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="statistics")
+        self._pending: deque[Future[None]] = deque()
 
     def observe(
         self,
@@ -74,10 +77,19 @@ class StatisticsRecorder(Callback):
         self._waiting.clear()
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
-        """Counts the batches that were trained."""
-        for _ in range(result.steps):
-            encoded, labels, times, missing = self._waiting.popleft()
+        """Counts the batches that were trained, beside the next steps."""
+        batches = [self._waiting.popleft() for _ in range(result.steps)]
+        self._pending.append(self._worker.submit(self._count, batches))
+
+    def _count(self, batches: list[Any]) -> None:
+        for encoded, labels, times, missing in batches:
             self._statistics.update(encoded, labels, times.get("time"), missing)
+
+    def _counted(self) -> Statistics:
+        """The statistics, with everything that was trained in them."""
+        while self._pending:
+            self._pending.popleft().result()
+        return self._statistics
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """See Callback."""
@@ -88,11 +100,11 @@ class StatisticsRecorder(Callback):
         self._write()
 
     def _write(self) -> None:
-        atomic_write_text(self._path, self._statistics.to_json(), self._files)
+        atomic_write_text(self._path, self._counted().to_json(), self._files)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """See Callback."""
-        return {}, self._statistics.state()
+        return {}, self._counted().state()
 
     def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """See Callback."""

@@ -87,6 +87,9 @@ def test_a_module_that_registers_a_model(work: Workspace, tmp_path: Path, monkey
         '@register("HouseModel")\n'
         "class HouseModel(Model):\n"
         '    params_field = "model_params"\n\n'
+        "    @classmethod\n"
+        "    def check(cls, config):\n"
+        "        return ()\n\n"
         "    def __init__(self, config, layouts):\n"
         "        super().__init__(config, layouts)\n"
         '        self.last = keras.layers.Dense(1, name="last")\n\n'
