@@ -76,7 +76,7 @@ class ConfigError(UserError, ValueError):
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems: list[Problem] = list(problems)
-        count = len(self.problems)
+        count = sum(problem.severity is ERROR for problem in self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the config"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
 
