@@ -295,9 +295,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: not JSON ({error}). {_DAMAGED}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != layout.FORMAT:
         raise CheckpointError(f"{file} is not the manifest of a checkpoint of easyrec_lite.")
-    if manifest["format_version"] > layout.FORMAT_VERSION:
+    version = manifest.get("format_version")
+    if isinstance(version, int) and version > layout.FORMAT_VERSION:  # what else it may be, the checksum tells
         raise CheckpointError(
-            f"{path} has format {manifest['format_version']} and this version of easyrec_lite reads up to"
+            f"{path} has format {version} and this version of easyrec_lite reads up to"
             f" {layout.FORMAT_VERSION}: install easyrec_lite {_writer(manifest)} or newer."
         )
     expected = manifest.pop("checksum", None)

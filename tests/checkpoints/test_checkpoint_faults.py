@@ -49,6 +49,17 @@ def test_any_flipped_byte_is_found_and_its_file_named(saved: Checkpoint, data: s
     Checkpoint(saved.path).verify()
 
 
+def test_a_flipped_byte_anywhere_in_the_manifest_is_found(saved: Checkpoint) -> None:
+    file = saved.path / "manifest.json"
+    for position in range(200):
+        flip(file, position)
+        try:
+            with pytest.raises(CheckpointError, match=file.name):
+                Checkpoint(saved.path)
+        finally:
+            flip(file, position)
+
+
 def test_verify_names_every_damaged_file(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, 1, [NumpyTensor("t", TABLE), NumpyTensor("u", TABLE), NumpyTensor("bias", BIAS)])
     os.truncate(checkpoint.path / "00000-t.npy", 1000)
