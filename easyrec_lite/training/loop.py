@@ -100,7 +100,7 @@ class Trainer:
         return checkpoint
 
     def forget(self) -> None:
-        """Starts at step 0: the journals of earlier runs in this directory are cut back to nothing."""
+        """Starts at step 0, and removes what killed writers left in this directory."""
         clean_up(self.model_dir, self._files)
 
     def restore(self, checkpoint: Checkpoint) -> None:
