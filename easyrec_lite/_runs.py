@@ -17,6 +17,7 @@ from easyrec_lite.checkpoints import (
     Files,
     atomic_write_json,
     atomic_write_text,
+    clean_up,
     environment_changes,
     find,
     latest,
@@ -184,7 +185,7 @@ def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> Fi
     )
     checkpoint = trainer.resume() if options.resume else None
     if checkpoint is None:
-        trainer.forget()
+        clean_up(model_dir, options.files)
         if message.train_config.fine_tune_checkpoint:
             _fine_tune(message, trainer)
     model_dir.mkdir(parents=True, exist_ok=True)

@@ -51,10 +51,6 @@ def _wide_only(config: pipeline_pb2.EasyRecConfig) -> set[str]:
     return wide - deep
 
 
-def _is_id(feature: FeatureConfig) -> bool:
-    return bool(feature.hash_bucket_size or feature.num_buckets or feature.vocab_list or feature.vocab_file)
-
-
 def _check_id(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
     if len(feature.input_names) > 1:
         yield _inputs(feature, path, "one")

@@ -17,7 +17,7 @@ from easyrec_lite.inputs import InputError
 from easyrec_lite.models import Batch, Recommender
 from easyrec_lite.training.callbacks import Callback
 from easyrec_lite.training.state import training_tensors
-from easyrec_lite.training.step import Stepper, StepsResult
+from easyrec_lite.training.step import Stepper
 
 _MAX_STEPS_PER_CALL = 100  # bounds how long Ctrl-C and the progress display wait
 
@@ -98,10 +98,6 @@ class Trainer:
         if checkpoint is not None:
             self.restore(checkpoint)
         return checkpoint
-
-    def forget(self) -> None:
-        """Starts at step 0, and removes what killed writers left in this directory."""
-        clean_up(self.model_dir, self._files)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over everything that a checkpoint holds."""
@@ -250,6 +246,3 @@ def training_environment() -> dict[str, Any]:
         "intra_op": threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS", 0),
     }
     return environment({name: int(count) for name, count in counts.items()})
-
-
-__all__ = ["FitResult", "StepsResult", "Trainer"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny import rows
-from training_runs import TRAIN_ROWS, config, journal, left_behind, run, tensors, write_rows
+from training_runs import TRAIN_ROWS, config, journal, left_behind, run, tensors
 
 from easyrec_lite.checkpoints import latest, list_checkpoints
 from easyrec_lite.errors import UserError
@@ -43,14 +43,6 @@ class Log(Callback):
 
     def at(self, kind: str) -> list[int]:
         return [step for event, step in self.events if event == kind]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows to train and evaluate on."""
-    directory = tmp_path_factory.mktemp("rows")
-    write_rows(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny import rows
-from training_runs import SMALL, KillAt, Killed, config, journal, left_behind, run, tensors, write_rows
+from training_runs import SMALL, KillAt, Killed, config, journal, left_behind, run, tensors
 
 from easyrec_lite import _runs
 from easyrec_lite.checkpoints import CheckpointError, Files, latest
 from easyrec_lite.config import ConfigError
 from easyrec_lite.errors import UserError
 from easyrec_lite.training import Callback, Trainer, training_tensors
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows to train and evaluate on."""
-    directory = tmp_path_factory.mktemp("rows")
-    write_rows(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")
