@@ -26,8 +26,8 @@ class ProgressDisplay(Callback):
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """See Callback."""
-        if self._progress is not None:
-            self._progress.update(trainer.step, rows=result.rows, loss=result.losses["loss"])
+        if self._progress is not None and result.steps:
+            self._progress.update(trainer.step, rows=result.rows, loss=result.mean_losses["loss"])
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""

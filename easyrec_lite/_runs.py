@@ -174,7 +174,7 @@ def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> Fi
     evaluate = evaluator(message, recommender) if message.eval_input_path else None
     trainer = Trainer(
         recommender,
-        lambda position: as_dataset(source, position, with_missing=True),
+        lambda position: as_dataset(source, position, details=True),
         model_dir,
         evaluate=evaluate,
         callbacks=[*_callbacks(message, recommender, text, model_dir, options.files), *options.callbacks],

@@ -2,7 +2,7 @@
 
 from easyrec_lite.inputs.bad_rows import BadRow, BadRows
 from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
-from easyrec_lite.inputs.dataset import as_dataset, input_errors
+from easyrec_lite.inputs.dataset import Details, as_dataset, input_errors
 from easyrec_lite.inputs.errors import InputError, MissingFilesError
 from easyrec_lite.inputs.opening import open_source
 from easyrec_lite.inputs.position import Position
@@ -15,6 +15,7 @@ __all__ = [
     "BadRows",
     "Column",
     "ColumnSpec",
+    "Details",
     "HasJson",
     "InputError",
     "Kind",

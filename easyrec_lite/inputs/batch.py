@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -44,9 +45,11 @@ class RawBatch:
         position: The next row to read after this batch.
         rows: B.
         missing: Cells that were empty or null, for each column that had any.
+        event_time: The newest time of the rows as a stream knows it, in seconds since 1970; NaN for files.
     """
 
     columns: Mapping[str, Column]
     position: HasJson
     rows: int
     missing: Mapping[str, int]
+    event_time: float = math.nan

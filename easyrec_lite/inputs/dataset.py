@@ -38,7 +38,7 @@ def as_dataset(
     start: HasJson | str | None = None,
     *,
     prefetch: int = 4,
-    with_missing: bool = False,
+    details: bool = False,
 ) -> tf.data.Dataset:
     """Reads a source in a background thread, a few batches ahead.
 
@@ -46,12 +46,12 @@ def as_dataset(
         source: The source. Read it in one place at a time.
         start: The position to start from, as `Source.read` takes it. It is also where a second iteration starts.
         prefetch: Batches kept ready, beside the windows that the source itself holds.
-        with_missing: Add the number of missing cells of each column.
+        details: Add a third element, what else is known of a batch.
 
     Returns:
         A dataset of `(columns, position)`: `columns` maps names to int64, float32 or string tensors of shape `[B]`, or
         ragged ones `[B, None]`; `position` is the JSON of the next row to read after the batch, a string scalar. With
-        `with_missing`, a third element maps the same names to int64 scalars.
+        `details`, `Details` follow.
 
     Raises:
         InputError: The start doesn't fit. What goes wrong later ends the iteration with a `tf.errors.OpError`, after
@@ -70,8 +70,8 @@ def as_dataset(
             raise
 
     def unpack(packed: _Packed) -> tuple[Any, ...]:
-        columns, position, missing = _unpack(specs, packed)
-        return (columns, position, missing) if with_missing else (columns, position)
+        columns, position, more = _unpack(specs, packed)
+        return (columns, position, more) if details else (columns, position)
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=_signature(len(specs)))
     # There is no Python control flow in it to convert; looking for some takes a second.
@@ -97,6 +97,18 @@ def input_errors(source: Source) -> Iterator[None]:
         raise failure from None
 
 
+class Details(NamedTuple):
+    """What is known of a batch beside its rows.
+
+    Attributes:
+        missing: Missing cells of each column, int64 scalars.
+        event_time: `RawBatch.event_time`, float64 scalar.
+    """
+
+    missing: dict[str, tf.Tensor]
+    event_time: tf.Tensor
+
+
 class _Packed(NamedTuple):
     """A batch in few pieces; columns of one kind are stacked, so that unstacking them shares their memory."""
 
@@ -110,6 +122,7 @@ class _Packed(NamedTuple):
     separators: Any  # string [2]: what `text` and `ragged_text` are joined by
     position: Any  # string scalar
     missing: Any  # int64 [columns]
+    event_time: Any  # float64 scalar
 
 
 def _signature(columns: int) -> _Packed:
@@ -120,7 +133,8 @@ def _signature(columns: int) -> _Packed:
         tf.TensorSpec([2], tf.string),
         tf.TensorSpec([columns], tf.int64),
     )
-    return _Packed(stacked_ints, stacked_floats, text, stacked_ints, ints, floats, text, texts, text, counts)
+    time = tf.TensorSpec([], tf.float64)
+    return _Packed(stacked_ints, stacked_floats, text, stacked_ints, ints, floats, text, texts, text, counts, time)
 
 
 def _pack(batch: RawBatch, specs: Mapping[str, ColumnSpec]) -> _Packed:
@@ -147,12 +161,13 @@ def _pack(batch: RawBatch, specs: Mapping[str, ColumnSpec]) -> _Packed:
         np.array([separator, ragged_separator], object),
         batch.position.to_json(),
         np.array([batch.missing.get(name, 0) for name in specs], np.int64),
+        np.float64(batch.event_time),
     )
 
 
 def _unpack(
     specs: Mapping[str, ColumnSpec], packed: _Packed
-) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
+) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], tf.Tensor, Details]:
     single = {kind: [name for name, spec in specs.items() if spec.kind is kind and not spec.ragged] for kind in Kind}
     ragged = {kind: [name for name, spec in specs.items() if spec.kind is kind and spec.ragged] for kind in Kind}
     all_ragged = [name for name, spec in specs.items() if spec.ragged]
@@ -174,7 +189,7 @@ def _unpack(
             for name, values in zip(ragged[kind], tf.split(flat[kind], sizes), strict=False):
                 columns[name] = tf.RaggedTensor.from_row_splits(values, splits[name], validate=False)
     missing = dict(zip(specs, tf.unstack(packed.missing, len(specs)), strict=True))
-    return {name: columns[name] for name in specs}, packed.position, missing
+    return {name: columns[name] for name in specs}, packed.position, Details(missing, packed.event_time)
 
 
 def _split(joined: tf.Tensor, separator: tf.Tensor) -> tf.Tensor:

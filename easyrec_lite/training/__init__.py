@@ -6,11 +6,12 @@ from easyrec_lite.training.loop import FitResult, Trainer, training_environment
 from easyrec_lite.training.schedules import Schedule
 from easyrec_lite.training.state import training_tensors
 from easyrec_lite.training.statistics import StatisticsRecorder
-from easyrec_lite.training.step import Stepper, StepsResult
+from easyrec_lite.training.step import Element, Stepper, StepsResult, Until
 
 __all__ = [
     "BestMetric",
     "Callback",
+    "Element",
     "Evaluator",
     "FitResult",
     "MetricsJournal",
@@ -20,6 +21,7 @@ __all__ = [
     "StepsResult",
     "TensorBoard",
     "Trainer",
+    "Until",
     "training_environment",
     "training_tensors",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from easyrec_lite.checkpoints import Checkpoint, Files, Journal
 from easyrec_lite.features import Columns, Encoded
 
 if TYPE_CHECKING:
+    from easyrec_lite.models import Batch
     from easyrec_lite.training.loop import Trainer
     from easyrec_lite.training.step import StepsResult
 
@@ -38,11 +39,23 @@ class Callback:
         """An op that looks at each batch in the input pipeline, ahead of training; called once, to build the graph."""
         return None
 
+    def score(
+        self, batch: Batch, predictions: Callable[[], dict[str, tf.Tensor]], step: tf.Tensor
+    ) -> tf.Operation | None:
+        """An op that looks at each batch just before it is trained on; called once, to build the graph of the step.
+
+        Args:
+            batch: the batch.
+            predictions: gives the inference's predictions by the weights as they are before the step.
+            step: number of steps done before this one, int64 scalar.
+        """
+        return None
+
     def on_start(self, trainer: Trainer) -> None:
         """Training begins or goes on."""
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
-        """Some steps were done."""
+        """Some steps were done; none, where a stream had no rows for a while."""
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """The model was evaluated; `metrics` is empty where the config has no evaluation data."""
@@ -129,7 +142,7 @@ class MetricsJournal(Callback):
     def __init__(self, path: Path, files: Files | None = None) -> None:
         self._journal = Journal(path, files=files)
         self._steps = 0
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, float] = {}  # one step after the other, so calls of any length give the same bits
         self._evaluated_step = -1
         self._rows = 0
         self._since = time.monotonic()
@@ -145,10 +158,10 @@ class MetricsJournal(Callback):
         """One record each `log_step_count_steps`."""
         self._rows += result.rows
         self._steps += result.steps
-        for name, value in result.losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * result.steps
+        for name, values in result.losses.items():
+            self._sums[name] = sum(values.tolist(), self._sums.get(name, 0.0))
         every = trainer.config.log_step_count_steps
-        if not every or trainer.step % every:
+        if not self._steps or not every or trainer.step % every:
             return
         now = time.monotonic()
         losses = {name: value / self._steps for name, value in self._sums.items()}
@@ -192,9 +205,11 @@ class TensorBoard(Callback):
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """See Callback."""
         every = trainer.config.save_summary_steps
-        if every and trainer.step % every == 0:
+        if result.steps and every and trainer.step % every == 0:
             rates = {"learning_rate": float(trainer.stepper.optimizer.learning_rate)}
-            self._write(trainer.step, {**{f"loss/{name}": value for name, value in result.losses.items()}, **rates})
+            self._write(
+                trainer.step, {**{f"loss/{name}": value for name, value in result.mean_losses.items()}, **rates}
+            )
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, clean_up, environment, latest, prune, save
-from easyrec_lite.inputs import InputError
-from easyrec_lite.models import Batch, Recommender
+from easyrec_lite.inputs import Details, InputError
+from easyrec_lite.models import Recommender
 from easyrec_lite.training.callbacks import Callback
 from easyrec_lite.training.state import training_tensors
-from easyrec_lite.training.step import Stepper
-
-_MAX_STEPS_PER_CALL = 100  # bounds how long Ctrl-C and the progress display wait
+from easyrec_lite.training.step import Element, Stepper, StepsResult, Until
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Trainer:
 
     Args:
         recommender: built with `training=True`.
-        dataset: `dataset(position)` gives `(columns, position, missing)` from a position (JSON) on, or from the start
+        dataset: `dataset(position)` gives `(columns, position, details)` from a position (JSON) on, or from the start
             (None); see `inputs.as_dataset`.
         model_dir: checkpoints go below it.
         evaluate: metrics by name of the model as it stands; called at each checkpoint.
@@ -75,8 +74,10 @@ class Trainer:
         self.recommender = recommender
         self.model_dir = Path(model_dir)
         self.config = recommender.config.train_config
-        self.stepper = Stepper(recommender)
+        self.stepper = Stepper(recommender, [callback.score for callback in callbacks])
         self.position: str | None = None
+        self.rows = 0  # trained since step 0
+        self.event_time = -math.inf  # the newest of the rows trained
         self.checkpoint: Checkpoint | None = None  # the newest: restored or written
         self._dataset = dataset
         self._evaluate = evaluate
@@ -106,6 +107,8 @@ class Trainer:
         if "position" not in state:
             raise CheckpointError(f"{checkpoint} holds no position in the data: it was not written by training.")
         self.position = state["position"]
+        self.rows = state.get("rows", 0)
+        self.event_time = state.get("event_time", -math.inf)
         self.checkpoint = checkpoint
         arrays = checkpoint.arrays()
         for callback in self._callbacks:
@@ -118,8 +121,8 @@ class Trainer:
     def fit(self) -> FitResult:
         """Trains until `num_steps`, the end of the data or a callback's wish; returns how it ended.
 
-        Each multiple of `save_checkpoints_steps`, and the end, is evaluated and saved. Checkpoints by seconds are not
-        evaluated: what follows from an evaluation must not depend on the clock.
+        Each multiple of `save_checkpoints_steps`, `_rows` or `_event_minutes`, and the end, is evaluated and saved.
+        Checkpoints by seconds are not evaluated: what follows from an evaluation must not depend on the clock.
 
         Raises:
             InputError: the data does not make a single batch.
@@ -133,24 +136,23 @@ class Trainer:
         iterator = iter(self._batches())
         limit = self.config.num_steps or None
         while not (reason := self._stop_reason(limit)):
-            asked = self._next_stop(limit) - self.step
-            done = self.stepper.run(iterator, asked)
-            if done.steps:
-                self.position = done.position
-                result.rows += done.rows
-                for callback in self._callbacks:
-                    callback.on_steps(self, done)
-            if done.steps < asked:
+            before = self._periods()
+            done = self.stepper.run(iterator, self._until(limit))
+            self._count(done)
+            result.rows += done.rows
+            for callback in self._callbacks:
+                callback.on_steps(self, done)
+            if not done.more:
                 reason = "end of data"
                 break
-            every, seconds = self.config.save_checkpoints_steps, self.config.save_checkpoints_secs
-            if every and self.step % every == 0:
+            if done.steps and self._is_due(before):
                 result.metrics = self._evaluation()
                 evaluated_step = self.step
                 self._save(result.metrics)
                 saved_at = time.monotonic()
-            elif seconds and time.monotonic() - saved_at >= seconds:
-                self._save()
+            elif (seconds := self.config.save_checkpoints_secs) and time.monotonic() - saved_at >= seconds:
+                if self.checkpoint is None or self.checkpoint.step != self.step:
+                    self._save()
                 saved_at = time.monotonic()
         if not self.step:
             raise InputError("train_input_path", "no batch of rows", "at least one", "see data_config.drop_remainder")
@@ -164,36 +166,81 @@ class Trainer:
             callback.on_end(self, result.metrics)
         return result
 
+    def _count(self, done: StepsResult) -> None:
+        if done.position:
+            self.position = done.position
+        self.rows += done.rows
+        self.event_time = max(self.event_time, done.event_time)
+
     def _batches(self) -> tf.data.Dataset:
         recommender = self.recommender
         first = recommender.labels.columns[0] if recommender.labels.columns else recommender.feature_columns[0]
+        time_column = recommender.config.data_config.event_time_field
 
         def prepare(
-            columns: dict[str, tf.Tensor], position: tf.Tensor, missing: dict[str, tf.Tensor]
-        ) -> tuple[Any, ...]:
+            columns: dict[str, tf.Tensor], position: tf.Tensor, details: Details
+        ) -> tuple[Element, tuple[Any, ...]]:
             column = columns[first]
             rows = column.nrows() if isinstance(column, tf.RaggedTensor) else tf.shape(column, tf.int64)[0]
+            newest = tf.cast(tf.reduce_max(columns[time_column]), tf.float64) if time_column else details.event_time
+            newest = tf.where(tf.math.is_nan(newest), tf.constant(-math.inf, tf.float64), newest)
             encoded = recommender.encode_features(columns)
-            return recommender.assemble(encoded, columns), position, rows, (encoded, columns, missing)
+            element = Element(recommender.assemble(encoded, columns), position, rows, newest)
+            return element, (encoded, columns, details.missing)
 
-        def observe(batch: Batch, position: tf.Tensor, rows: tf.Tensor, seen: tuple[Any, ...]) -> tuple[Any, ...]:
-            watched = [callback.observe(seen[0], batch.targets.labels, *seen[1:]) for callback in self._callbacks]
-            with tf.control_dependencies([op for op in watched if op is not None]):
-                return batch, tf.identity(position), rows
+        def observe(element: Element, seen: tuple[Any, ...]) -> Element:
+            encoded, columns, missing = seen
+
+            def look() -> tf.Tensor:
+                labels = element.batch.targets.labels
+                watched = [callback.observe(encoded, labels, columns, missing) for callback in self._callbacks]
+                with tf.control_dependencies([op for op in watched if op is not None]):
+                    return tf.identity(element.rows)
+
+            # A batch without rows is not trained on.
+            return element._replace(rows=tf.cond(element.rows > 0, look, lambda: element.rows))
 
         # Converting Python's control flow, of which there is none here, would take seconds.
         plain = tf.autograph.experimental.do_not_convert
         dataset = self._dataset(self.position).map(plain(prepare))
         return dataset.map(plain(observe)).prefetch(self._prefetch)  # one batch after the other: in order
 
-    def _next_stop(self, limit: int | None) -> int:
-        """The step before which nothing has to be done between steps."""
-        step = self.step
-        intervals = [self.config.steps_per_call or _MAX_STEPS_PER_CALL, self.config.log_step_count_steps]
-        intervals += [self.config.save_checkpoints_steps, self.config.save_summary_steps]
-        # The interval between looks at the clock must not move the other events: each is at its own multiples.
+    def _until(self, limit: int | None) -> Until:
+        """The next thing to be done between steps: each is due at its own multiples."""
+        config, step = self.config, self.step
+        intervals = [config.log_step_count_steps, config.save_checkpoints_steps, config.save_summary_steps]
+        intervals += [config.steps_per_call]
         stops = [(step // interval + 1) * interval for interval in intervals if interval]
-        return min([*stops, limit]) if limit is not None else min(stops)
+        stops += [limit] if limit is not None else []
+        until = Until(steps=min(stops) - step) if stops else Until()
+        if config.steps_per_call:
+            until = until._replace(seconds=math.inf)
+        if every := config.save_checkpoints_rows:
+            until = until._replace(rows=every - self.rows % every)
+        if span := config.save_checkpoints_event_minutes * 60:
+            # The first step says when the events happen.
+            known = math.isfinite(self.event_time)
+            end = {"event_time": (self.event_time // span + 1) * span} if known else {"steps": 1}
+            until = until._replace(**end)
+        return until
+
+    def _periods(self) -> list[float]:
+        """The number of the period between checkpoints that training is in, by steps, rows and event time."""
+        config = self.config
+        lengths = (
+            config.save_checkpoints_steps,
+            config.save_checkpoints_rows,
+            config.save_checkpoints_event_minutes * 60,
+        )
+        now = self.step, self.rows, self.event_time
+        return [
+            value // length if length and math.isfinite(value) else math.nan
+            for value, length in zip(now, lengths, strict=True)
+        ]
+
+    def _is_due(self, before: list[float]) -> bool:
+        """Whether a checkpoint is due: another period has begun since."""
+        return any(now > then for now, then in zip(self._periods(), before, strict=True))
 
     def _stop_reason(self, limit: int | None) -> str:
         """Why not to go on; asked before each call, so that a run which had ended when it was killed ends again."""
@@ -215,6 +262,7 @@ class Trainer:
         """
         arrays: dict[str, np.ndarray] = {}
         state: dict[str, Any] = {"position": self.position, "columns": self._columns, "callbacks": {}}
+        state |= {"rows": self.rows} | ({"event_time": self.event_time} if math.isfinite(self.event_time) else {})
         state["evaluated"] = metrics is not None
         for callback in self._callbacks:
             name = type(callback).__name__

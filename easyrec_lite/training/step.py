@@ -2,29 +2,90 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.models import Batch, Recommender
 from easyrec_lite.training.optimizers import build_dense_optimizer, embedding_schedule
+
+_MANY = 2**62
+
+
+class Element(NamedTuple):
+    """What the input pipeline hands to the step.
+
+    Attributes:
+        batch: the rows, encoded.
+        position: the next row to read after this batch, JSON.
+        rows: number of rows, int64.
+        event_time: the newest time of the rows, seconds since 1970, float64; -inf if unknown.
+    """
+
+    batch: Batch
+    position: tf.Tensor
+    rows: tf.Tensor
+    event_time: tf.Tensor
+
+
+class Until(NamedTuple):
+    """Where a call of `Stepper.run` ends: after the first step that reaches one of these.
+
+    Attributes:
+        steps: number of steps.
+        rows: number of rows.
+        event_time: of any row of this call, seconds since 1970.
+        seconds: by the clock; so callbacks, Ctrl-C and the terminal never wait longer than a batch takes to come.
+    """
+
+    steps: int = _MANY
+    rows: int = _MANY
+    event_time: float = math.inf
+    seconds: float = 1.0
 
 
 class StepsResult(NamedTuple):
     """What a call of `Stepper.run` did.
 
     Attributes:
-        steps: number of steps done; fewer than asked for where the data ended.
+        steps: number of steps done.
         rows: rows trained.
-        losses: mean over the steps, by name.
-        position: of the last batch trained, JSON; '' if none was.
+        losses: of each step, by name: float32 `[steps]`.
+        position: of the last batch taken, JSON; '' if none was.
+        event_time: the newest of the rows, seconds since 1970; -inf if unknown.
+        more: False at the end of the data.
     """
 
     steps: int
     rows: int
-    losses: dict[str, float]
+    losses: dict[str, np.ndarray]
     position: str
+    event_time: float = -math.inf
+    more: bool = True
+
+    @property
+    def mean_losses(self) -> dict[str, float]:
+        """Mean over the steps, by name; empty if there was no step."""
+        return {name: float(values.mean()) for name, values in self.losses.items()} if self.steps else {}
+
+
+class _Done(NamedTuple):
+    """What the loop in the graph carries on; as in StepsResult."""
+
+    steps: tf.Tensor
+    rows: tf.Tensor
+    event_time: tf.Tensor
+    losses: tf.TensorArray
+    position: tf.Tensor
+    more: tf.Tensor
+
+
+# Called to build the graph of a step: (batch, inference predictions before the step, number of steps done).
+Scorer = Callable[[Batch, Callable[[], dict[str, tf.Tensor]], tf.Tensor], tf.Operation | None]
 
 
 class Stepper:
@@ -32,14 +93,16 @@ class Stepper:
 
     Args:
         recommender: built with `training=True`.
+        scorers: what looks at each batch before it is trained on.
 
     Attributes:
         step: number of steps done (int64 variable).
         optimizer: of the dense variables.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
+    def __init__(self, recommender: Recommender, scorers: Sequence[Scorer] = ()) -> None:
         self.recommender = recommender
+        self._scorers = tuple(scorers)
         config = recommender.config.train_config
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._embedding_rate = embedding_schedule(config)
@@ -55,6 +118,9 @@ class Stepper:
         recommender, collection = self.recommender, self.recommender.collection
         rows = collection.gather(batch.plan)
         weights = collection.weights(rows)
+        # They read variables which are assigned below: in a graph, TensorFlow keeps that order.
+        for scorer in self._scorers:
+            scorer(batch, lambda: recommender.forward(weights, batch)[0], self.step.read_value())
         variables = [variable.value for variable in recommender.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variables, weights])
@@ -82,37 +148,59 @@ class Stepper:
 
         return [scaled(gradient) for gradient in dense], {key: scaled(gradient) for key, gradient in rows.items()}
 
-    def run(self, iterator: tf.data.Iterator, steps: int) -> StepsResult:
-        """Up to `steps` steps over an iterator of `(Batch, position)`, inside the graph."""
+    def run(self, iterator: tf.data.Iterator, until: Until) -> StepsResult:
+        """Steps over an iterator of `Element`, inside the graph, up to the first limit reached; at least one batch.
+
+        A batch without rows, by which a stream says that nothing came, is no step and ends the call.
+        """
         if iterator not in self._runs:
             self._runs = {iterator: self._build_run(iterator)}
-        done, rows, sums, position = self._runs[iterator](tf.constant(steps, tf.int64))
-        count = int(done)
-        means = {name: float(value) / max(count, 1) for name, value in zip(self._loss_names, sums.numpy(), strict=True)}
-        return StepsResult(count, int(rows), means, position.numpy().decode())
+        done, rows, event_time, losses, position, more = self._runs[iterator](*until)
+        names = dict(zip(self._loss_names, losses.numpy().T, strict=True))
+        return StepsResult(int(done), int(rows), names, position.numpy().decode(), float(event_time), bool(more))
 
     def _build_run(self, iterator: tf.data.Iterator) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
-        def run(steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            def body(
-                done: tf.Tensor, rows: tf.Tensor, sums: tf.Tensor, position: tf.Tensor, more: tf.Tensor
-            ) -> tuple[tf.Tensor, ...]:
-                element = iterator.get_next_as_optional()
+        signature = [tf.TensorSpec([], dtype) for dtype in (tf.int64, tf.int64, tf.float64, tf.float64)]
 
-                def train() -> tuple[tf.Tensor, ...]:
-                    batch, reached, size = element.get_value()
-                    losses = self.train(batch)
+        @tf.function(input_signature=signature, autograph=False)
+        def run(steps: tf.Tensor, rows: tf.Tensor, event_time: tf.Tensor, seconds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            deadline = tf.timestamp() + seconds
+
+            def goes_on(going: tf.Tensor, done: _Done) -> tf.Tensor:
+                within = (done.steps < steps) & (done.rows < rows) & (done.event_time < event_time)
+                return going & within & ((done.steps == 0) | (tf.timestamp() < deadline))
+
+            def body(going: tf.Tensor, done: _Done) -> tuple[tf.Tensor, _Done]:
+                del going
+                optional = iterator.get_next_as_optional()
+
+                def train(element: Element) -> tuple[tf.Tensor, _Done]:
+                    losses = self.train(element.batch)
                     values = tf.stack([losses[name] for name in self._loss_names])
-                    return done + 1, rows + size, sums + values, reached, tf.constant(True)
+                    trained = _Done(
+                        done.steps + 1,
+                        done.rows + element.rows,
+                        tf.maximum(done.event_time, element.event_time),
+                        done.losses.write(tf.cast(done.steps, tf.int32), values),
+                        element.position,
+                        done.more,
+                    )
+                    return tf.constant(True), trained
 
-                def end() -> tuple[tf.Tensor, ...]:
-                    return done, rows, sums, position, tf.constant(False)
+                def take() -> tuple[tf.Tensor, _Done]:
+                    element = optional.get_value()
+                    idle = done._replace(position=element.position)
+                    return tf.cond(element.rows > 0, lambda: train(element), lambda: (tf.constant(False), idle))
 
-                return tf.cond(element.has_value(), train, end)
+                def end() -> tuple[tf.Tensor, _Done]:
+                    return tf.constant(False), done._replace(more=tf.constant(False))
+
+                return tf.cond(optional.has_value(), take, end)
 
             zero = tf.constant(0, tf.int64)
-            start = (zero, zero, tf.zeros([len(self._loss_names)]), tf.constant(""), tf.constant(True))
-            result = tf.while_loop(lambda done, rows, sums, position, more: more & (done < steps), body, start)
-            return result[:4]
+            losses = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[len(self._loss_names)])
+            start = _Done(zero, zero, tf.constant(-math.inf, tf.float64), losses, tf.constant(""), tf.constant(True))
+            _, done = tf.while_loop(goes_on, body, (tf.constant(True), start))
+            return (*done[:3], done.losses.stack(), done.position, done.more)
 
         return run

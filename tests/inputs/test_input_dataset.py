@@ -32,7 +32,7 @@ FRAME = pd.DataFrame(
 
 
 def test_elements_have_the_columns_shapes_and_types() -> None:
-    dataset = as_dataset(frame_source(FRAME, batch_size=2), with_missing=True)
+    dataset = as_dataset(frame_source(FRAME, batch_size=2), details=True)
     columns, position, missing = dataset.element_spec
     assert columns == {
         "i": tf.TensorSpec([None], tf.int64),
@@ -47,7 +47,7 @@ def test_elements_have_the_columns_shapes_and_types() -> None:
 
 
 def test_elements_hold_the_rows() -> None:
-    (first, position, missing), (second, _, _) = as_dataset(frame_source(FRAME, batch_size=2), with_missing=True)
+    (first, position, missing), (second, _, _) = as_dataset(frame_source(FRAME, batch_size=2), details=True)
     assert {name: column.numpy().tolist() for name, column in first.items() if name in "ifs"} == {
         "i": [1, 2],
         "f": [0.5, 0.0],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from tiny import MODELS, built, encode, rows
 
 from easyrec_lite.models import Batch, Recommender
-from easyrec_lite.training import Stepper
+from easyrec_lite.training import Element, Stepper, Until
 
 Arrays = dict[str, np.ndarray]
 
@@ -143,27 +147,91 @@ def test_several_steps_a_call_and_the_end_of_the_data() -> None:
     frame = rows(40, seed=7)
     together, alone = built(MODELS["din"]), built(MODELS["din"])
     one, many = Stepper(alone), Stepper(together)
-    batches = [encode(together, frame.iloc[start : start + 16]) for start in (0, 16, 32)]
-    losses = [{k: float(v) for k, v in one.train(encode(alone, frame.iloc[s : s + 16])).items()} for s in (0, 16, 32)]
+    starts = (0, 16, 32)
+    losses = [{k: float(v) for k, v in one.train(encode(alone, frame.iloc[s : s + 16])).items()} for s in starts]
+    iterator = iter(elements(together, [frame.iloc[start : start + 16] for start in starts]))
 
-    def elements() -> tf.data.Dataset:
-        whole = tf.data.Dataset.from_tensors(0)
-        dataset = None
-        for number, batch in enumerate(batches):
-            size = len(batch.targets.labels["click"])
-            part = whole.map(
-                lambda _, b=batch, n=number, s=size: (b, tf.constant(f"after {n}"), tf.constant(s, tf.int64))
-            )
-            dataset = part if dataset is None else dataset.concatenate(part)
-        return dataset
-
-    iterator = iter(elements())
-    first = many.run(iterator, 2)
-    assert (first.steps, first.rows, first.position) == (2, 32, "after 1")
-    assert first.losses["loss"] == pytest.approx((losses[0]["loss"] + losses[1]["loss"]) / 2, rel=1e-6)
-    second = many.run(iterator, 5)
-    assert (second.steps, second.rows, second.position) == (1, 8, "after 2")
-    assert second.losses == pytest.approx(losses[2], rel=1e-6)
-    third = many.run(iterator, 1)
-    assert (third.steps, third.rows, third.position) == (0, 0, "")
+    first = many.run(iterator, Until(steps=2))
+    assert (first.steps, first.rows, first.position, first.more) == (2, 32, "after 1", True)
+    assert first.event_time == 1001.0
+    assert first.losses["loss"] == pytest.approx([losses[0]["loss"], losses[1]["loss"]], rel=1e-6)
+    assert first.mean_losses["loss"] == pytest.approx((losses[0]["loss"] + losses[1]["loss"]) / 2, rel=1e-6)
+    second = many.run(iterator, Until(steps=5))
+    assert (second.steps, second.rows, second.position, second.more) == (1, 8, "after 2", False)
+    assert second.mean_losses == pytest.approx(losses[2], rel=1e-6)
+    third = many.run(iterator, Until(steps=1))
+    assert (third.steps, third.rows, third.position, third.more) == (0, 0, "", False)
+    assert third.mean_losses == {}
     check(values(alone), together, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("until", "steps"),
+    [
+        (Until(rows=16), 1),
+        (Until(rows=17), 2),
+        (Until(event_time=1000.0), 1),
+        (Until(event_time=1000.5), 2),
+        (Until(seconds=-1.0), 1),  # one batch in any case, or nothing would ever be done
+        (Until(), 3),
+    ],
+)
+def test_a_call_ends_with_the_step_that_reaches_a_limit(until: Until, steps: int) -> None:
+    frame = rows(48, seed=7)
+    recommender = built(MODELS["din"])
+    iterator = iter(elements(recommender, [frame.iloc[start : start + 16] for start in (0, 16, 32)]))
+    assert Stepper(recommender).run(iterator, until).steps == steps
+
+
+def test_a_batch_without_rows_is_no_step_and_ends_the_call() -> None:
+    frame = rows(16, seed=7)
+    recommender, other = built(MODELS["din"]), built(MODELS["din"])
+    stepper, plain = Stepper(recommender), Stepper(other)
+    iterator = iter(elements(recommender, [frame, frame.iloc[:0], frame]))
+    results = [stepper.run(iterator, Until()) for _ in range(3)]
+    assert [(r.steps, r.rows, r.position, r.more) for r in results] == [
+        (1, 16, "after 1", True),  # the position goes on, so that gaps in a stream aren't read again
+        (1, 16, "after 2", False),
+        (0, 0, "", False),
+    ]
+    for _ in range(2):
+        plain.train(encode(other, frame))
+    check(values(other), recommender, atol=0)
+
+
+def test_scorers_see_a_batch_before_it_is_trained_on() -> None:
+    frame = rows(48, seed=7)
+    recommender, other = built(MODELS["din"]), built(MODELS["din"])
+    plain, seen = Stepper(other), []
+
+    def score(batch: Batch, predictions: Callable[[], dict[str, tf.Tensor]], step: tf.Tensor) -> tf.Operation:
+        name, scores = sorted(predictions().items())[0]
+        return tf.numpy_function(
+            lambda *arrays: seen.append((name, *arrays)) or np.int64(0), [step, scores], tf.int64
+        ).op
+
+    pieces = [frame.iloc[start : start + 16] for start in (0, 16, 32)]
+    Stepper(recommender, [score]).run(iter(elements(recommender, pieces)), Until())
+    for number, (piece, (name, step, scores)) in enumerate(zip(pieces, seen, strict=True)):
+        batch = encode(other, piece)
+        assert step == number
+        before = other.predict(batch)[name]
+        plain.train(batch)
+        error, change = np.abs(scores - before).max(), np.abs(before - other.predict(batch)[name]).max()
+        assert error < 0.1 * change  # Adam turns the rounding of small gradients into more
+    check(values(other), recommender, atol=1e-3)
+
+
+def elements(recommender: Recommender, pieces: list[pd.DataFrame]) -> tf.data.Dataset:
+    """The pieces as the loop hands them to the step; events of piece n at 1000 + n seconds."""
+    whole = tf.data.Dataset.from_tensors(0)
+    parts = []
+    for number, piece in enumerate(pieces):
+        element = Element(
+            encode(recommender, piece),
+            tf.constant(f"after {number}"),
+            tf.constant(len(piece), tf.int64),
+            tf.constant(1000.0 + number, tf.float64),
+        )
+        parts.append(whole.map(lambda _, e=element: e))
+    return functools.reduce(tf.data.Dataset.concatenate, parts)
