@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
+from typing import Any
 
 from easyrec_lite.checkpoints import Checkpoint
+from easyrec_lite.streaming import StreamMonitor
 from easyrec_lite.terminal import Progress
 from easyrec_lite.training import Callback, StepsResult, Trainer
 
@@ -14,9 +17,13 @@ class ProgressDisplay(Callback):
 
     Args:
         total_steps: where training ends, if that is known.
+
+    Attributes:
+        monitor: of the stream that is trained on; its lag is shown.
     """
 
     def __init__(self, total_steps: int | None) -> None:
+        self.monitor: StreamMonitor | None = None
         self._total = total_steps
         self._progress: Progress | None = None
 
@@ -26,8 +33,28 @@ class ProgressDisplay(Callback):
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """See Callback."""
-        if self._progress is not None and result.steps:
-            self._progress.update(trainer.step, rows=result.rows, loss=result.mean_losses["loss"])
+        if self._progress is not None:
+            loss = result.mean_losses.get("loss")
+            self._progress.update(trainer.step, rows=result.rows, loss=loss, note=self._stream())
+
+    def _stream(self) -> str:
+        """How far training is behind the stream."""
+        if self.monitor is None:
+            return ""
+        now = self.monitor.snapshot()
+        parts = [f"lag {sum(now.lag.values()):,}"] if now.lag else []
+        parts += [f"behind {datetime.timedelta(seconds=round(now.seconds_behind))}"] if now.seconds_behind else []
+        parts += [f"bad rows {now.bad_rows:,}"] if now.bad_rows else []
+        parts += [f"lost {now.lost_messages:,}"] if now.lost_messages else []
+        return "  ".join(parts)
+
+    def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Shows the numbers of another callback."""
+        if self._progress is not None:
+            numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            rows = f", {values['rows']:,} rows" if "rows" in values else ""
+            self._progress.log(f"{kind} at step {step:,}{rows}: {shown}")
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from easyrec_lite import features, models
+from easyrec_lite import features, models, streaming
 from easyrec_lite._exporters import Exporter
+from easyrec_lite._progress import ProgressDisplay
+from easyrec_lite._sources import can_evaluate, describe_columns, evaluation_source, training_source
 from easyrec_lite.checkpoints import (
     Checkpoint,
     Files,
@@ -26,10 +28,11 @@ from easyrec_lite.checkpoints import (
 )
 from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
 from easyrec_lite.errors import UserError
-from easyrec_lite.inputs import BadRows, WindowedSource, as_dataset, input_errors, open_source
+from easyrec_lite.inputs import KafkaSource, Source, as_dataset, input_errors
 from easyrec_lite.models import Recommender, bind_metrics, model_tensors
 from easyrec_lite.protos import export_pb2, pipeline_pb2
 from easyrec_lite.serving import restored_recommender
+from easyrec_lite.streaming import stream_callbacks
 from easyrec_lite.terminal import warn
 from easyrec_lite.training import (
     BestMetric,
@@ -44,12 +47,9 @@ from easyrec_lite.training import (
     training_environment,
 )
 
-_EVAL_BATCH = 4096
-
 CONFIG_FILE = "pipeline.config"
 METRICS_FILE = "metrics.jsonl"
 STATISTICS_FILE = "statistics.json"
-BAD_ROWS_FILE = "bad_rows.jsonl"
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -61,7 +61,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
     """
     if not path:
         raise UserError("Which config? Say --config x.config")
-    config = load_config(path, overrides, checks=(features.check, models.check, optimizers.check))
+    config = load_config(path, overrides, checks=(features.check, models.check, optimizers.check, streaming.check))
     for warning in config.warnings:
         warn(str(warning).replace(": warning: ", ": ", 1))  # `warn` says so first
     return config
@@ -87,40 +87,6 @@ def model_dir_of(config: PipelineConfig) -> Path:
     return Path(config.message.model_dir)
 
 
-def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, bad_rows: Path) -> WindowedSource:
-    """The training rows, with the columns that training reads."""
-    data = config.data_config
-    extra = [data.event_time_field] if data.event_time_field else []
-    return open_source(
-        data,
-        config.train_input_path,
-        columns=list(dict.fromkeys([*recommender.columns, *extra])),
-        seed=config.train_config.seed,
-        epochs=data.num_epochs or None,
-        drop_remainder=data.drop_remainder,
-        bad_rows=BadRows.from_config(data, bad_rows),
-    )
-
-
-def evaluation_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> WindowedSource:
-    """The evaluation rows, once, in the order of the files."""
-    return open_source(
-        config.data_config,
-        config.eval_input_path,
-        columns=recommender.columns,
-        batch_size=_evaluation_batch_size(config),
-        shuffle=False,
-        seed=0,
-        epochs=1,
-    )
-
-
-def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:
-    """Recall in the batch depends on its size, so there it is the training's; elsewhere larger is faster."""
-    ranks = any(metric.HasField("recall_at_topk") for metric in config.eval_config.metrics_set)
-    return config.data_config.batch_size if ranks else max(config.data_config.batch_size, _EVAL_BATCH)
-
-
 def evaluator(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Evaluator:
     """Evaluates on the config's evaluation rows."""
     source = evaluation_source(config, recommender)
@@ -135,11 +101,13 @@ class TrainOptions:
         resume: go on from the newest checkpoint of model_dir, if there is one.
         callbacks: told of everything, after those that the config asks for.
         files: file operations of the checkpoints.
+        display: shows it at the terminal.
     """
 
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     files: Files | None = None
+    display: ProgressDisplay | None = None
 
 
 def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitResult:
@@ -147,9 +115,10 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
     options = options or TrainOptions()
     message = config.message
     model_dir = model_dir_of(config)
-    if not message.train_input_path:
-        raise ConfigError([Problem("train_input_path", "nothing", "the files to train on")])
-    if not message.train_config.num_steps and not message.data_config.num_epochs:
+    kafka = message.HasField("kafka_train_input")
+    if not message.train_input_path and not kafka:
+        raise ConfigError([Problem("train_input_path", "nothing", "the files, or kafka_train_input, to train on")])
+    if not kafka and not message.train_config.num_steps and not message.data_config.num_epochs:
         expected = "train_config.num_steps or data_config.num_epochs above 0"
         raise ConfigError([Problem("train_config.num_steps", "no end of training", expected)])
     start = _newest(model_dir) if options.resume else None
@@ -170,14 +139,14 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
 def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> FitResult:
     message, text = config.message, to_text(config.message)
     recommender = Recommender(message)
-    source = training_source(message, recommender, model_dir / BAD_ROWS_FILE)
-    evaluate = evaluator(message, recommender) if message.eval_input_path else None
+    source = training_source(message, recommender, model_dir)
+    evaluate = evaluator(message, recommender) if can_evaluate(message) else None
     trainer = Trainer(
         recommender,
         lambda position: as_dataset(source, position, details=True),
         model_dir,
         evaluate=evaluate,
-        callbacks=[*_callbacks(message, recommender, text, model_dir, options.files), *options.callbacks],
+        callbacks=_callbacks(message, recommender, source, text, model_dir, options),
         config_text=text,
         prefetch=max(1, min(message.data_config.prefetch_size, 8)),
         columns=describe_columns(source),
@@ -228,13 +197,26 @@ def _make_deterministic() -> None:
 
 
 def _callbacks(
-    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, text: str, model_dir: Path, files: Files | None
+    config: pipeline_pb2.EasyRecConfig,
+    recommender: Recommender,
+    source: Source,
+    text: str,
+    model_dir: Path,
+    options: TrainOptions,
 ) -> list[Callback]:
-    export = config.export_config
+    export, files, display = config.export_config, options.files, options.display
     patience = export.max_check_steps if export.enable_early_stop else 0
-    callbacks: list[Callback] = [
+    recorders: list[MetricsJournal | TensorBoard | ProgressDisplay] = [
         MetricsJournal(model_dir / METRICS_FILE, files),
         TensorBoard(model_dir / "tensorboard"),
+    ]
+    if display is not None:
+        recorders.append(display)
+    stream = source if isinstance(source, KafkaSource) else None
+    watching = stream_callbacks(config, recommender, stream, recorders)
+    callbacks: list[Callback] = [
+        *watching,
+        *recorders,
         StatisticsRecorder(
             model_dir / STATISTICS_FILE,
             {name: feature.inputs[0] for name, feature in recommender.features.items()},
@@ -244,13 +226,15 @@ def _callbacks(
         ),
     ]
     best = None
-    if config.eval_input_path:
+    if can_evaluate(config):
         _check_metric(export, recommender)
         best = BestMetric(export.best_exporter_metric, export.metric_bigger, patience)
         callbacks.append(best)
     if export.exporter_type != "none":
         callbacks.append(Exporter(config, text, model_dir / "export" / export.exporter_type, best))
-    return callbacks
+    if display is not None:
+        display.monitor = watching.monitor if stream is not None else None
+    return [*callbacks, *options.callbacks]
 
 
 def _check_metric(export: export_pb2.ExportConfig, recommender: Recommender) -> None:
@@ -259,14 +243,6 @@ def _check_metric(export: export_pb2.ExportConfig, recommender: Recommender) -> 
         if export.best_exporter_metric not in (*names, "loss"):
             found, path = repr(export.best_exporter_metric), "export_config.best_exporter_metric"
             raise ConfigError([Problem(path, found, f"what an evaluation reports: {', '.join(names)} or loss")])
-
-
-def describe_columns(source: WindowedSource) -> dict[str, dict[str, object]]:
-    """How each column is read, for exports: type, whether it holds lists, default."""
-    return {
-        name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default}
-        for name, spec in source.columns.items()
-    }
 
 
 def _check_unchanged(checkpoint: Checkpoint, config: pipeline_pb2.EasyRecConfig) -> None:
@@ -310,8 +286,8 @@ def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:
 def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tuple[Checkpoint, dict[str, float]]:
     """Evaluates a checkpoint on the config's evaluation rows."""
     message = config.message
-    if not message.eval_input_path:
-        raise ConfigError([Problem("eval_input_path", "nothing", "the files to evaluate on")])
+    if not can_evaluate(message):
+        raise ConfigError([Problem("eval_input_path", "nothing", "the files, or kafka_eval_input, to evaluate on")])
     checkpoint = checkpoint_of(config, checkpoint_path)
     set_threads(message)
     with late_errors(config):

@@ -68,6 +68,7 @@ class Progress:
         self._stream, self._clock = stream or sys.stderr, clock
         self._step, self._rows = first_step, 0
         self._loss: SupportsFloat | None = None
+        self._note = ""
         self._shown_step, self._shown_at = first_step, clock()
         # (time, step, rows) of the updates within the window, and one before.
         self._past = collections.deque([(self._shown_at, first_step, 0)])
@@ -93,17 +94,19 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, *, rows: int, loss: SupportsFloat | None = None) -> None:
+    def update(self, step: int, *, rows: int, loss: SupportsFloat | None = None, note: str = "") -> None:
         """Tell what was done.
 
         Args:
             step: steps done by now.
             rows: rows done since the last update.
             loss: of the last batch. It is read only when it is shown, so a tensor needs not be waited for.
+            note: what else there is to say.
         """
         now = self._clock()
         self._step, self._rows = step, self._rows + rows
         self._loss = loss if loss is not None else self._loss
+        self._note = note
         self._past.append((now, step, self._rows))
         while len(self._past) > 2 and self._past[1][0] < now - _WINDOW_SECONDS:
             self._past.popleft()
@@ -143,7 +146,7 @@ class Progress:
         if self._total and step > old_step and seconds > 0:
             left = (self._total - step) * seconds / (step - old_step)
             parts.append(f"ETA {datetime.timedelta(seconds=round(left))}")
-        return "  ".join(parts)
+        return "  ".join([*parts, *filter(None, [self._note])])
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO | None = None) -> None:

@@ -39,16 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(path: str, overrides: Sequence[str], resume: bool) -> int:
     # TensorFlow takes seconds to import: a wrong flag is told before.
     from easyrec_lite import _runs
+    from easyrec_lite._interruption import StopOnSignal
     from easyrec_lite._progress import ProgressDisplay
 
     config = _runs.load(path, overrides)
     model_dir = _runs.model_dir_of(config)
     keep_reports_in(model_dir)
-    display = ProgressDisplay(config.message.train_config.num_steps or None)
+    display, interruption = ProgressDisplay(config.message.train_config.num_steps or None), StopOnSignal()
     try:
-        result = _runs.train(config, _runs.TrainOptions(resume, [display]))
+        result = _runs.train(config, _runs.TrainOptions(resume, [interruption], display=display))
     finally:
         display.close()
+        interruption.close()
     title = f"Trained {config.message.model_config.model_class}: step {result.step:,}, {result.stopped_by}"
     table(title, ("metric", "value"), list(result.metrics.items()))
     rate = result.rows / result.seconds if result.seconds else 0.0
@@ -60,7 +62,7 @@ def _train(path: str, overrides: Sequence[str], resume: bool) -> int:
     exports = sorted((model_dir / "export").glob("*/*")) if (model_dir / "export").exists() else []
     places += [("export", str(exports[-1]))] if exports else []
     table("Where things are", ("what", "where"), places)
-    return 0
+    return 128 + interruption.received if interruption.received else 0
 
 
 if __name__ == "__main__":

@@ -55,7 +55,6 @@ _RANGES: dict[str, _Range] = {
             "RandomNormalInitializer.stddev", "TextCNN.filter_sizes", "TextCNN.num_filters",
             "TextCNN.pad_sequence_length",
             "TrainConfig.log_step_count_steps", "TrainConfig.save_checkpoints_secs",
-            "TrainConfig.save_checkpoints_steps",
             "TrainConfig.save_summary_steps", "TransformerLearningRate.hidden_size",
             "TransformerLearningRate.learning_rate_base", "TransformerLearningRate.step_scaling_rate",
             "TransformerLearningRate.warmup_steps", "TruncatedNormalInitializer.stddev",
@@ -229,7 +228,7 @@ def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         )
         count = len(train.optimizer_config)
         yield Problem("train_config.optimizer_config", f"{count or 'no'} optimizers", expected, "" if count else hint)
-    if not train.num_steps and not config.data_config.num_epochs:
+    if not train.num_steps and not config.data_config.num_epochs and not config.HasField("kafka_train_input"):
         found = "neither num_steps nor data_config.num_epochs"
         yield Problem("train_config.num_steps", found, "one of them: the training would never end", severity=WARNING)
 

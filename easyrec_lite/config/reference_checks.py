@@ -272,6 +272,6 @@ def _check_exporter(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         expected = one_of(sorted(names))
         path = "export_config.best_exporter_metric"
         yield Problem(path, f"the unknown metric {quote(name)}", expected, did_you_mean(name, names))
-    if not config.eval_input_path:
+    if config.WhichOneof("eval_path") is None:
         found = "no files to evaluate on"
         yield Problem("eval_input_path", found, "files: the best export and the early stop compare evaluations")

@@ -18,8 +18,10 @@ from easyrec_lite.protos import pipeline_pb2
 # Fields that neither the weights nor the position of a run depend on, as regular expressions over their paths.
 _FREE = re.compile(
     r"""
-    model_dir | eval_input_path | eval_config | export_config | model_config\.model_name
-    | train_config\.(num_steps | save_checkpoints_steps | save_checkpoints_secs | keep_checkpoint_max
+    model_dir | eval_input_path | kafka_eval_input | eval_config | stream_config | export_config | model_config\.model_name
+    | kafka_train_input\.(server | group | offset_info | offset_time | start | end_offset_info | end_offset_time
+        | end_at_start | config_global | config_topic | client | max_wait_ms | skip_lost | dead_letter_topic)
+    | train_config\.(num_steps | save_checkpoints_\w+ | keep_checkpoint_max
         | save_summary_steps | log_step_count_steps | steps_per_call | fine_tune_checkpoint
         | inter_op_parallelism_threads | intra_op_parallelism_threads)
     | data_config\.(num_epochs | prefetch_size | max_bad_row_share | ignore_error)
@@ -29,7 +31,7 @@ _FREE = re.compile(
     re.VERBOSE,
 )
 _POSITION = re.compile(
-    r"train_input_path|train_config\.seed|data_config\.(batch_size|shuffle\w*|drop_remainder|input_type|separator|with_header)"
+    r"train_input_path|kafka_train_input|train_config\.seed|data_config\.(batch_size|shuffle\w*|drop_remainder|input_type|separator|with_header)"
 )
 
 

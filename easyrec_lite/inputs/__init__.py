@@ -4,6 +4,8 @@ from easyrec_lite.inputs.bad_rows import BadRow, BadRows
 from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
 from easyrec_lite.inputs.dataset import Details, as_dataset, input_errors
 from easyrec_lite.inputs.errors import InputError, MissingFilesError
+from easyrec_lite.inputs.kafka import KafkaSource, open_kafka
+from easyrec_lite.inputs.messages import build_decoder
 from easyrec_lite.inputs.opening import open_source
 from easyrec_lite.inputs.position import Position
 from easyrec_lite.inputs.schema import ColumnSpec, Kind
@@ -18,6 +20,7 @@ __all__ = [
     "Details",
     "HasJson",
     "InputError",
+    "KafkaSource",
     "Kind",
     "MissingFilesError",
     "Peek",
@@ -27,6 +30,8 @@ __all__ = [
     "Source",
     "WindowedSource",
     "as_dataset",
+    "build_decoder",
     "input_errors",
+    "open_kafka",
     "open_source",
 ]

@@ -23,13 +23,14 @@ class BadRow:
     """One row that can't be used.
 
     Attributes:
-        file: Its file.
-        line: Its line in the text, or its row in a file without lines; from 1.
+        file: Its file; topic/partition, for streams.
+        line: Its line in the text, or its row in a file without lines, from 1; the offset of its message, for streams.
         reason: What is wrong, without any value of the row.
         column: The column at fault, where it is one.
         value: The cell at fault.
         cells: The cells of the columns that were asked for, where they could be told apart.
-        text: The whole line, for text files.
+        text: The whole line, for text files; the message, for streams.
+        row: The row in its message, from 0, where a message of a stream has several.
     """
 
     file: str
@@ -39,13 +40,15 @@ class BadRow:
     value: str | None = None
     cells: Mapping[str, Any] | None = None
     text: str | None = None
+    row: int | None = None
 
     def describe(self, private: Collection[str] = ()) -> str:
         """One line for people, values of private columns masked."""
+        place = f"{self.file}:{self.line}" + ("" if self.row is None else f", row {self.row}")
         if self.column is None:
-            return f"{self.file}:{self.line}: {self.reason}"
+            return f"{place}: {self.reason}"
         value = MASK if self.column in private else repr(self.value)
-        return f"{self.file}:{self.line}: column {self.column!r}: {value} {self.reason}"
+        return f"{place}: column {self.column!r}: {value} {self.reason}"
 
     def record(self, private: Collection[str] = ()) -> dict[str, Any]:
         """What is kept of the row: masked, and the whole line only if no column is private."""
@@ -53,6 +56,7 @@ class BadRow:
         record = {
             "file": self.file,
             "line": self.line,
+            "row": self.row,
             "reason": self.reason,
             "column": self.column,
             "value": MASK if self.column in private and self.value is not None else self.value,

@@ -9,6 +9,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from easyrec_lite.inputs.schema import ColumnSpec, Kind
 
 
 class HasJson(Protocol):
@@ -53,3 +56,35 @@ class RawBatch:
     rows: int
     missing: Mapping[str, int]
     event_time: float = math.nan
+
+
+def to_batch(
+    rows: pa.RecordBatch, specs: Mapping[str, ColumnSpec], position: HasJson, event_time: float = math.nan
+) -> RawBatch:
+    """Makes a batch of typed rows (int64, float32, string, or lists of these): missing cells are counted and filled."""
+    columns: dict[str, Column] = {}
+    missing: dict[str, int] = {}
+    for array, (name, spec) in zip(rows.columns, specs.items(), strict=True):
+        if array.null_count:
+            missing[name] = array.null_count
+        if spec.ragged:
+            columns[name] = _ragged(array, spec)
+        elif array.null_count:
+            columns[name] = _flat(pc.fill_null(array, pa.scalar(spec.default, array.type)), spec)
+        else:
+            columns[name] = _flat(array, spec)
+    return RawBatch(columns, position, len(rows), missing, event_time)
+
+
+def _ragged(array: pa.ListArray, spec: ColumnSpec) -> Ragged:
+    if array.null_count:
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    else:
+        splits = array.offsets.to_numpy().astype(np.int64)
+        splits -= splits[0]
+    return Ragged(_flat(array.flatten(), spec), splits)
+
+
+def _flat(array: pa.Array, spec: ColumnSpec) -> np.ndarray | pa.Array:
+    return array if spec.kind is Kind.TEXT else array.to_numpy()

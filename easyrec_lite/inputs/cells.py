@@ -10,10 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.inputs.errors import InputError
+from easyrec_lite.protos import data_pb2
 
 # Arrow splits at one ASCII character; a longer separator is replaced by one of these, whichever the block lacks.
 _STAND_INS = bytes([*range(0x1F, 0x0D, -1), *range(1, 9), 0x0B, 0x0C])
+
+
+def separator_of(config: data_pb2.DatasetConfig) -> bytes:
+    """What parts the cells of a line, as `data_config` says; raises ConfigError where that can't be."""
+    separator = config.separator.encode()
+    if not separator or b"\n" in separator or separator in (b"\r", b'"'):
+        found = repr(config.separator)
+        raise ConfigError([Problem("data_config.separator", found, "a character other than a line break or quote")])
+    return separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], 
             raise InputError(file, "text with every control character", "one that can stand for the separator")
         text, separator = data.replace(separator, stand_in), stand_in
     last = text[text.rfind(b"\n", 0, -1) + 1 :]
-    if not _is_utf8(text) or _count(last, separator, quoted) is None:
+    if not is_utf8(text) or _count(last, separator, quoted) is None:
         return _careful(data, text, separator, count, wanted, quoted)
     columns, wrong, rows = _parse(text, separator, count, wanted, quoted)
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
@@ -178,7 +189,8 @@ def _wrong_count(found: int, expected: int) -> str:
     return f"{found} column{'s' * (found != 1)}, expected {expected}"
 
 
-def _is_utf8(text: bytes) -> bool:
+def is_utf8(text: bytes) -> bool:
+    """Whether the text is UTF-8."""
     try:
         offsets = pa.py_buffer(np.array([0, len(text)], np.int32))
         pa.StringArray.from_buffers(1, offsets, pa.py_buffer(text)).validate(full=True)

@@ -11,6 +11,8 @@ The policy, the same for every format:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,14 @@ from easyrec_lite.protos import data_pb2
 
 _INT32_RANGE = (-(2**31), 2**31 - 1)
 _ARROW_TYPES = {Kind.INT: pa.int64(), Kind.FLOAT: pa.float32(), Kind.TEXT: pa.string()}
+_PLAIN_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
+# Text that can be cast to the type for sure.
+_PLAIN_TEXTS = {
+    pa.bool_(): "^(true|false|0|1)$",
+    pa.int64(): r"^-?\d{1,18}$",
+    pa.float32(): r"^-?\d{1,18}(\.\d{1,18})?$",
+}
+EXACT_FLOATS = 2**53  # float64 holds every whole number below
 _Bad = np.ndarray | None  # bool [rows], or None where every cell is fine
 
 
@@ -35,7 +45,7 @@ def convert(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
         rows hold a cell that can't be read.
     """
     if pa.types.is_dictionary(raw.type):
-        raw = raw.cast(raw.type.value_type)
+        raw = raw.dictionary_decode()
     if not spec.ragged:
         return _values(raw, spec)
     if pa.types.is_fixed_size_list(raw.type):
@@ -44,19 +54,30 @@ def convert(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
     splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     flat = raw.flatten()
     if pa.types.is_dictionary(flat.type):
-        flat = flat.cast(flat.type.value_type)
+        flat = flat.dictionary_decode()
     values, bad = _values(flat, spec, ignore=False)
-    values = pc.fill_null(values, pa.scalar(spec.default, values.type))
-    bad_rows = None
-    if bad is not None:
-        bad_rows = np.zeros(len(raw), bool)
-        bad_rows[np.searchsorted(splits, np.flatnonzero(bad), side="right") - 1] = True
-    if spec.ignore is not None:
-        keep = pc.not_equal(values, pa.scalar(spec.ignore, values.type))
-        splits = np.concatenate([[0], np.cumsum(keep.to_numpy(zero_copy_only=False))])[splits]
-        values = values.filter(keep)
-    nulls = raw.is_null() if raw.null_count else None
-    return pa.ListArray.from_arrays(pa.array(splits, pa.int32()), values, mask=nulls), bad_rows
+    return _lists(values, bad, splits, raw.is_null() if raw.null_count else None, spec)
+
+
+def convert_objects(cells: Sequence[object], spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
+    """Types one column of Python values, which may differ in their types; each is read as `convert` reads its like.
+
+    Args:
+        cells: None, bool, int, float, str or bytes, or lists of these for a ragged column. Anything else is unusable.
+        spec: What they become.
+
+    Returns:
+        As `convert`. Whole numbers are exact whatever their size; floats that are whole count as whole numbers.
+    """
+    if not spec.ragged:
+        return _objects(cells, spec)
+    lists = [cell if isinstance(cell, list) else [] for cell in cells]
+    splits = np.concatenate([[0], np.cumsum([len(cell) for cell in lists], dtype=np.int64)])
+    values, bad = _objects([value for cell in lists for value in cell], spec, ignore=False)
+    nulls = np.array([cell is None for cell in cells], bool)
+    others = np.array([not isinstance(cell, list) for cell in cells], bool) & ~nulls
+    array, bad_rows = _lists(values, bad, splits, pa.array(nulls) if nulls.any() else None, spec)
+    return array, _either(bad_rows, others if others.any() else None)
 
 
 def why(spec: ColumnSpec) -> str:
@@ -65,6 +86,51 @@ def why(spec: ColumnSpec) -> str:
     inferred = spec.kind is Kind.INT and not spec.declared
     hint = ", a type inferred from the data; declare another in data_config.input_fields" if inferred else ""
     return f"is not {wanted[spec.kind]}{hint}"
+
+
+def _lists(
+    values: pa.Array, bad: _Bad, splits: np.ndarray, nulls: pa.Array | None, spec: ColumnSpec
+) -> tuple[pa.Array, _Bad]:
+    """Lists of typed values: missing ones filled, ignored ones left out; a bad value makes its row bad."""
+    values = pc.fill_null(values, pa.scalar(spec.default, values.type))
+    bad_rows = None
+    if bad is not None:
+        bad_rows = np.zeros(len(splits) - 1, bool)
+        bad_rows[np.searchsorted(splits, np.flatnonzero(bad), side="right") - 1] = True
+    if spec.ignore is not None:
+        keep = pc.not_equal(values, pa.scalar(spec.ignore, values.type))
+        splits = np.concatenate([[0], np.cumsum(keep.to_numpy(zero_copy_only=False))])[splits]
+        values = values.filter(keep)
+    return pa.ListArray.from_arrays(pa.array(splits, pa.int32()), values, mask=nulls), bad_rows
+
+
+def _objects(cells: Sequence[object], spec: ColumnSpec, *, ignore: bool = True) -> tuple[pa.Array, _Bad]:
+    """Python values, each type among them converted for itself."""
+    bad: _Bad = None
+    typed: list[pa.Array] = []
+    plain = [_plain(cell, spec.kind) for cell in cells]
+    for type_ in dict.fromkeys(type(cell) for cell in plain):
+        same = [cell if type(cell) is type_ else None for cell in plain]
+        if type_ in _PLAIN_TYPES:
+            values, worse = _values(pa.array(same, _PLAIN_TYPES[type_]), spec, ignore=ignore)
+            typed.append(values)
+            bad = _either(bad, worse)
+        elif type_ is not type(None):
+            bad = _either(bad, np.array([cell is not None for cell in same], bool))
+    if not typed:
+        return pa.nulls(len(cells), _ARROW_TYPES[spec.kind]), bad
+    return pc.coalesce(*typed), bad
+
+
+def _plain(cell: object, kind: Kind) -> object:
+    """The value as a type that Arrow holds exactly: text as bytes, and so whole numbers beyond 64 bits."""
+    if isinstance(cell, str):
+        return cell.encode("utf-8", "surrogatepass")  # half a surrogate pair is then no UTF-8
+    if type(cell) is float and kind is not Kind.FLOAT and cell.is_integer() and abs(cell) < EXACT_FLOATS:
+        return int(cell)
+    if type(cell) is int and not -(2**63) <= cell < 2**63:
+        return float(cell) if kind is Kind.FLOAT and cell.bit_length() < 1024 else str(cell).encode()
+    return cell
 
 
 def _values(raw: pa.Array, spec: ColumnSpec, *, ignore: bool = True) -> tuple[pa.Array, _Bad]:
@@ -93,11 +159,11 @@ def _ints(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
         values, worse = _parse(raw, pa.bool_() if boolean else pa.int64())
         bad = _either(bad, worse)
         values = values.cast(pa.int64())
-    elif types.is_timestamp(raw.type) or types.is_date(raw.type):
-        unit = pa.timestamp("us") if types.is_date(raw.type) else pa.timestamp(raw.type.unit)
-        ticks = raw.cast(unit).cast(pa.int64())
-        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit.unit]
-        values = _floor_divide(ticks, per_second)
+    elif types.is_date32(raw.type):
+        values = pc.multiply(raw.cast(pa.int32()).cast(pa.int64()), 86_400)
+    elif types.is_timestamp(raw.type) or types.is_date64(raw.type):
+        unit = "ms" if types.is_date64(raw.type) else raw.type.unit
+        values = _floor_divide(raw.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])
     else:
         values, bad = _cast(_nan_to_null(raw), pa.int64())
     if boolean:
@@ -130,12 +196,19 @@ def _floats(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
 
 
 def _parse(text: pa.Array, type_: pa.DataType) -> tuple[pa.Array, _Bad]:
-    """Text to numbers. Blanks and a leading + are handled only where the plain reading fails, for they are rare."""
+    """Text to numbers. Cells that aren't plain are looked at only where reading all fails, for they are rare."""
     try:
         return text.cast(type_), None
     except pa.ArrowInvalid:
-        bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"^\+(\d)", r"\1")
-        return _cast(pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), bare), type_)
+        plain = pc.fill_null(pc.match_substring_regex(text, _PLAIN_TEXTS[type_]), True)
+    odd = np.flatnonzero(~plain.to_numpy(zero_copy_only=False))
+    bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(text.take(pa.array(odd))), r"^\+(\d)", r"\1")
+    others, bad_others = _cast(pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), bare), type_)
+    values, bad = _cast(pc.if_else(plain, text, pa.scalar(None, pa.string())), type_)
+    if bad_others is not None:
+        bad = np.zeros(len(text), bool) if bad is None else bad
+        bad[odd] = bad_others
+    return pc.replace_with_mask(values, pc.invert(plain), others), bad
 
 
 def _cast(values: pa.Array, type_: pa.DataType) -> tuple[pa.Array, _Bad]:

@@ -175,7 +175,9 @@ def _unpack(
 
     stacked = {Kind.INT: packed.ints, Kind.FLOAT: packed.floats}
     if single[Kind.TEXT]:
-        stacked[Kind.TEXT] = tf.reshape(_split(packed.text, packed.separators[0]), [len(single[Kind.TEXT]), -1])
+        shape = [len(single[Kind.TEXT]), tf.shape(packed.ints)[1]]
+        # Split, an empty text is one empty cell; it is none where there are no rows. (From 0, a slice shares memory.)
+        stacked[Kind.TEXT] = tf.reshape(_split(packed.text, packed.separators[0])[: shape[0] * shape[1]], shape)
     flat = {Kind.INT: packed.ragged_ints, Kind.FLOAT: packed.ragged_floats}
     if ragged[Kind.TEXT]:
         flat[Kind.TEXT] = _split(packed.ragged_text, packed.separators[1])

@@ -27,6 +27,7 @@ _OPENERS: dict[int, _Opener] = {
     _Type.ParquetInputV2: ParquetRows,
     _Type.ParquetInputV3: ParquetRows,
     _Type.HiveParquetInput: ParquetRows,
+    _Type.KafkaInput: TextRows,  # files beside a topic hold its messages, line by line
 }
 _PARQUET_ENDINGS = (".parquet", ".pq")
 

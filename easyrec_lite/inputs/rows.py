@@ -5,14 +5,18 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from easyrec_lite.inputs.bad_rows import BadRow
-from easyrec_lite.inputs.convert import convert, why
+from easyrec_lite.inputs.convert import convert, convert_objects, why
 from easyrec_lite.inputs.position import Identity
 from easyrec_lite.inputs.schema import ColumnSpec
+
+# Cells of one column as they came: an Arrow array, or Python values of any types.
+RawColumn: TypeAlias = pa.Array | list[object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +76,14 @@ def clean(block: Block, specs: Mapping[str, ColumnSpec], file: str) -> tuple[pa.
     Returns:
         The usable rows, null where a cell is missing, and the others, in the order of the file.
     """
-    arrays: list[pa.Array] = []
-    at_fault: dict[int, str] = {}
-    for name, spec in specs.items():
-        array, bad = convert(block.columns[name], spec)
-        arrays.append(array)
-        for index in np.flatnonzero(bad) if bad is not None else ():
-            at_fault.setdefault(int(index), name)
-    table = pa.RecordBatch.from_arrays(arrays, names=list(specs))
+    table, at_fault = typed(block.columns, specs)
     rows = list(block.bad)
     if at_fault:
         lines = block.lines()
         for row, name in at_fault.items():
-            cells = {column: _show(array[row]) for column, array in block.columns.items()}
+            cells = show_row(block.columns, row)
             rows.append(
-                BadRow(file, int(lines[row]), why(specs[name]), name, _as_text(cells[name]), cells, block.text(row))
+                BadRow(file, int(lines[row]), why(specs[name]), name, as_text(cells[name]), cells, block.text(row))
             )
         usable = np.ones(len(table), bool)
         usable[list(at_fault)] = False
@@ -94,11 +91,41 @@ def clean(block: Block, specs: Mapping[str, ColumnSpec], file: str) -> tuple[pa.
     return table, sorted(rows, key=lambda row: row.line)
 
 
-def _show(cell: pa.Scalar) -> object:
-    value = cell.as_py()
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+def typed(columns: Mapping[str, RawColumn], specs: Mapping[str, ColumnSpec]) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """Types the columns of some rows.
+
+    Args:
+        columns: The cells, by name: an Arrow array, or a list of Python values.
+        specs: What they become.
+
+    Returns:
+        All rows, null where a cell is missing, and for each unusable one the first column at fault.
+    """
+    arrays: list[pa.Array] = []
+    at_fault: dict[int, str] = {}
+    for name, spec in specs.items():
+        column = columns[name]
+        array, bad = convert_objects(column, spec) if isinstance(column, list) else convert(column, spec)
+        arrays.append(array)
+        for index in np.flatnonzero(bad) if bad is not None else ():
+            at_fault.setdefault(int(index), name)
+    return pa.RecordBatch.from_arrays(arrays, names=list(specs)), at_fault
 
 
-def _as_text(value: object) -> str:
+def show_row(columns: Mapping[str, RawColumn], row: int) -> dict[str, object]:
+    """The cells of a row as they came, for people."""
+    return {name: _show(column[row]) for name, column in columns.items()}
+
+
+def as_text(value: object) -> str:
+    """A cell as short text."""
     text = str(value)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _show(cell: Any) -> object:
+    try:
+        value = cell.as_py() if isinstance(cell, pa.Scalar) else cell
+    except (ValueError, OverflowError):  # a time that Python has no type for
+        value = f"<{cell.type}>"
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value

@@ -40,7 +40,11 @@ class Callback:
         return None
 
     def score(
-        self, batch: Batch, predictions: Callable[[], dict[str, tf.Tensor]], step: tf.Tensor
+        self,
+        batch: Batch,
+        predictions: Callable[[], dict[str, tf.Tensor]],
+        step: tf.Tensor,
+        event_time: tf.Tensor | None = None,
     ) -> tf.Operation | None:
         """An op that looks at each batch just before it is trained on; called once, to build the graph of the step.
 
@@ -48,6 +52,7 @@ class Callback:
             batch: the batch.
             predictions: gives the inference's predictions by the weights as they are before the step.
             step: number of steps done before this one, int64 scalar.
+            event_time: the newest time of the rows, seconds since 1970, float64 scalar; -inf if unknown.
         """
         return None
 
@@ -176,6 +181,10 @@ class MetricsJournal(Callback):
             self._evaluated_step = trainer.step
         self._rows, self._since = 0, time.monotonic()
 
+    def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Writes a record of another callback; steps never go back."""
+        self._journal.append({"step": step, "kind": kind, **values}, sync=True)
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """See Callback."""
         return {"steps": self._steps, "sums": self._sums}, {}
@@ -219,6 +228,10 @@ class TensorBoard(Callback):
         """See Callback."""
         if self._writer is not None:
             self._writer.close()
+
+    def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Draws the numbers of another callback as `kind/name`."""
+        self._write(step, {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, float)})
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._writer is None or not values:

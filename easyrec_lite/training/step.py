@@ -84,8 +84,8 @@ class _Done(NamedTuple):
     more: tf.Tensor
 
 
-# Called to build the graph of a step: (batch, inference predictions before the step, number of steps done).
-Scorer = Callable[[Batch, Callable[[], dict[str, tf.Tensor]], tf.Tensor], tf.Operation | None]
+# Called to build the graph of a step: (batch, inference predictions before it, number of steps done, event time).
+Scorer = Callable[[Batch, Callable[[], dict[str, tf.Tensor]], tf.Tensor, tf.Tensor | None], tf.Operation | None]
 
 
 class Stepper:
@@ -113,14 +113,22 @@ class Stepper:
         self._loss_names = ["loss", *recommender.loss_names]
         self._runs: dict[tf.data.Iterator, tf.types.experimental.PolymorphicFunction] = {}
 
-    def train(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """One step: forward, backward, update. Returns the losses (scalars) by name, with their sum `loss`."""
+    def train(self, batch: Batch, event_time: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """One step: forward, backward, update.
+
+        Args:
+            batch: the rows.
+            event_time: the newest of them, for the scorers.
+
+        Returns:
+            The losses (scalars) by name, with their sum `loss`.
+        """
         recommender, collection = self.recommender, self.recommender.collection
         rows = collection.gather(batch.plan)
         weights = collection.weights(rows)
         # They read variables which are assigned below: in a graph, TensorFlow keeps that order.
         for scorer in self._scorers:
-            scorer(batch, lambda: recommender.forward(weights, batch)[0], self.step.read_value())
+            scorer(batch, lambda: recommender.forward(weights, batch)[0], self.step.read_value(), event_time)
         variables = [variable.value for variable in recommender.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variables, weights])
@@ -175,7 +183,7 @@ class Stepper:
                 optional = iterator.get_next_as_optional()
 
                 def train(element: Element) -> tuple[tf.Tensor, _Done]:
-                    losses = self.train(element.batch)
+                    losses = self.train(element.batch, element.event_time)
                     values = tf.stack([losses[name] for name in self._loss_names])
                     trained = _Done(
                         done.steps + 1,

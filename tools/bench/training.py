@@ -116,9 +116,9 @@ class _Enough(Exception):  # noqa: N818 - nothing went wrong
 class _Pairs(Callback):
     """Measures every second call of the loop and runs the floor after it. Must be the last of the callbacks."""
 
-    def __init__(self, options: Options, bad_rows: Path) -> None:
+    def __init__(self, options: Options, folder: Path) -> None:
         self._options = options
-        self._bad_rows = bad_rows
+        self._folder = folder
         self._calls = 0
         self._since = (0.0, 0.0)
         self._profiler: Profiler | None = None
@@ -136,7 +136,7 @@ class _Pairs(Callback):
         self.started = time.perf_counter()
         self.trainer = trainer
         recommender = trainer.recommender
-        self.source = _runs.training_source(recommender.config, recommender, self._bad_rows)
+        self.source = _runs.training_source(recommender.config, recommender, self._folder)
         with input_errors(self.source):
             self.raw = [element[0] for element in as_dataset(self.source).take(_READY_BATCHES)]
         ready = [group_tensors(recommender, recommender.encode(columns)) for columns in self.raw]
@@ -189,7 +189,7 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         edits = (f"train_config.steps_per_call={options.steps}", *options.edits)
         config = config_of(model, case, data, Path(folder) / "model", edits)
-        pairs = _Pairs(options, Path(folder) / "bad_rows.jsonl")
+        pairs = _Pairs(options, Path(folder))
         with contextlib.suppress(_Enough):
             _runs.train(config, _runs.TrainOptions(callbacks=[pairs]))
         stages = list(_stages(pairs)) if options.stages else []

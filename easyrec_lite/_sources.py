@@ -1,0 +1,103 @@
+"""The rows of a config: which source reads them, with which columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from easyrec_lite.inputs import BadRows, Source, build_decoder, open_kafka, open_source
+from easyrec_lite.models import Recommender
+from easyrec_lite.protos import data_pb2, pipeline_pb2
+
+BAD_ROWS_FILE = "bad_rows.jsonl"
+LEDGER_DIR = "ledger"
+
+_EVAL_BATCH = 4096
+
+
+def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, model_dir: Path) -> Source:
+    """The training rows, with the columns that training reads.
+
+    Args:
+        config: checked and complete.
+        recommender: says which columns are read.
+        model_dir: the bad rows go there, and the ledger of a stream.
+
+    Raises:
+        ConfigError: columns or settings do not fit.
+        InputError: the files or the brokers are not there.
+    """
+    data = config.data_config
+    extra = [data.event_time_field] if data.event_time_field else []
+    columns = list(dict.fromkeys([*recommender.columns, *extra]))
+    bad_rows = BadRows.from_config(data, model_dir / BAD_ROWS_FILE)
+    if config.HasField("kafka_train_input"):
+        server = config.kafka_train_input
+        return open_kafka(
+            server,
+            data,
+            build_decoder(data, server.value_format, columns, _required(recommender)),
+            batch_size=data.batch_size,
+            ledger=model_dir / LEDGER_DIR,
+            bad_rows=bad_rows,
+        )
+    return open_source(
+        data,
+        config.train_input_path,
+        columns=columns,
+        seed=config.train_config.seed,
+        epochs=data.num_epochs or None,
+        drop_remainder=data.drop_remainder,
+        bad_rows=bad_rows,
+    )
+
+
+def evaluation_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Source:
+    """The evaluation rows, once, in the order of the files; of a topic, those up to its end.
+
+    Raises:
+        ConfigError: columns or settings do not fit.
+        InputError: the files or the brokers are not there.
+    """
+    data = config.data_config
+    if config.HasField("kafka_eval_input"):
+        server = data_pb2.KafkaServer()
+        server.CopyFrom(config.kafka_eval_input)
+        if server.WhichOneof("end") is None:
+            server.end_at_start = True
+        decoder = build_decoder(data, server.value_format, recommender.columns, _required(recommender))
+        batch_size = _evaluation_batch_size(config)
+        return open_kafka(server, data, decoder, batch_size=batch_size, path="kafka_eval_input")
+    return open_source(
+        data,
+        config.eval_input_path,
+        columns=recommender.columns,
+        batch_size=_evaluation_batch_size(config),
+        shuffle=False,
+        seed=0,
+        epochs=1,
+    )
+
+
+def can_evaluate(config: pipeline_pb2.EasyRecConfig) -> bool:
+    """Whether the config names rows to evaluate on."""
+    return bool(config.eval_input_path) or config.HasField("kafka_eval_input")
+
+
+def describe_columns(source: Source) -> dict[str, dict[str, object]]:
+    """How each column is read, for exports: type, whether it holds lists, default."""
+    return {
+        name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default}
+        for name, spec in source.columns.items()
+    }
+
+
+def _required(recommender: Recommender) -> list[str]:
+    """Columns that a row of a stream can't do without: a default would be trained on as if it had been seen."""
+    data = recommender.config.data_config
+    return [*recommender.labels.columns, *([data.event_time_field] if data.event_time_field else [])]
+
+
+def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:
+    """Recall in the batch depends on its size, so there it is the training's; elsewhere larger is faster."""
+    ranks = any(metric.HasField("recall_at_topk") for metric in config.eval_config.metrics_set)
+    return config.data_config.batch_size if ranks else max(config.data_config.batch_size, _EVAL_BATCH)

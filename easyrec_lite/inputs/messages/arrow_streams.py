@@ -1,0 +1,122 @@
+"""Messages of Arrow: an IPC stream of record batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from easyrec_lite.config import ConfigError
+from easyrec_lite.inputs.messages.decoder import Cut, Decoder, Part
+from easyrec_lite.inputs.schema import find_arrow
+
+# All-null columns take no bytes a row: without a limit, a few damaged bytes could claim any number of rows.
+_MAX_ROWS_A_BYTE = 8
+
+
+class ArrowDecoder(Decoder):
+    """Reads IPC streams; the rows of a message are those of all its record batches.
+
+    The schemas of messages may differ in the order of their columns, in columns that nobody asked for, in the widths of
+    numbers and in dictionaries. A column that isn't there is missing in every row. Buffers may be compressed.
+    """
+
+    def _cut(self, values: Sequence[bytes | None]) -> Cut:
+        cut = Cut()
+        alike: list[_Alike] = []
+        for number, value in enumerate(values):
+            if not value:
+                cut.spoil(number, "no value" if value is None else "an empty message")
+                continue
+            try:
+                batches = _read(value)
+                schema = batches[0].schema
+                group = next((group for group in alike if group.schema.equals(schema)), None)
+                if group is None:
+                    alike.append(group := _Alike(schema, self._wanted(schema)))
+                group.add(number, batches)
+            except _UnreadableError as error:
+                cut.spoil(number, str(error), column=error.column)
+            except UnicodeDecodeError:
+                cut.spoil(number, "names of columns that aren't UTF-8")
+        cut.parts += [group.part() for group in alike]
+        return cut
+
+    def _wanted(self, schema: pa.Schema) -> list[str]:
+        """The decoder's columns that a message has; raises _UnreadableError where they can't be used."""
+        names = [name for name in self.specs if name in set(schema.names)]
+        find = find_arrow(schema, "the message")
+        for name in names:
+            if len(schema.get_all_field_indices(name)) > 1:
+                raise _UnreadableError("is there more than once", name)
+            if pa.types.is_null(schema.field(name).type):
+                continue
+            expected = "lists" if self.specs[name].ragged else "single values"
+            try:
+                if find(name).ragged == self.specs[name].ragged:
+                    continue
+            except ConfigError:
+                pass
+            raise _UnreadableError(f"holds {str(schema.field(name).type)[:100]}, expected {expected}", name)
+        return names
+
+
+class _UnreadableError(Exception):
+    def __init__(self, reason: str, column: str | None = None) -> None:
+        super().__init__(reason)
+        self.column = column
+
+
+class _Alike:
+    """Messages of one schema."""
+
+    def __init__(self, schema: pa.Schema, names: Sequence[str]) -> None:
+        self.schema, self._names = schema, names
+        self._batches: list[pa.RecordBatch] = []
+        self._numbers: list[int] = []
+        self._rows: list[int] = []
+
+    def add(self, number: int, batches: Sequence[pa.RecordBatch]) -> None:
+        self._batches += batches
+        self._numbers.append(number)
+        self._rows.append(sum(len(batch) for batch in batches))
+
+    def part(self) -> Part:
+        table = pa.Table.from_batches(self._batches).select(self._names)
+        columns = {
+            name: _without_dictionaries(column).combine_chunks()
+            for name, column in zip(self._names, table.columns, strict=True)
+        }
+        rows = np.array(self._rows)
+        first = np.cumsum(rows) - rows
+        return Part(columns, np.repeat(self._numbers, rows), np.arange(rows.sum()) - np.repeat(first, rows))
+
+
+def _without_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each message has its own dictionaries, and all of them together may be too many for their indices."""
+    if pa.types.is_dictionary(column.type):
+        return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks])
+    if pa.types.is_nested(column.type) and pa.types.is_dictionary(column.type.value_type):
+        return column.cast(pa.list_(column.type.value_type.value_type))
+    return column
+
+
+def _read(value: bytes) -> list[pa.RecordBatch]:
+    """All record batches of a stream, every buffer checked: those of a damaged one may point anywhere."""
+    source = pa.BufferReader(value)
+    try:
+        batches = []
+        with pa.ipc.open_stream(source) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+                batches.append(batch)
+    except (pa.ArrowException, OSError, ValueError):
+        # Their text is left out: it may quote the message.
+        raise _UnreadableError("isn't a whole and sound Arrow IPC stream") from None
+    if source.tell() < source.size():
+        raise _UnreadableError("bytes after the end of the Arrow IPC stream")
+    rows = sum(len(batch) for batch in batches)
+    if not 0 < rows <= _MAX_ROWS_A_BYTE * len(value):
+        raise _UnreadableError("more rows than bits" if rows else "a stream without rows")
+    return batches
