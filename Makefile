@@ -20,7 +20,7 @@ RUN := runs/quickstart
 # MovieLens-1M may not be passed on, so CI leaves out what needs it unless the variable says where it is.
 UNAVAILABLE := $(if $(CI),$(if $(EASYREC_LITE_ML1M),, and not movielens))
 
-.PHONY: help quickstart install test test-slow lint format types imports docs docs-serve wheel clean
+.PHONY: help quickstart stream-demo install test test-slow lint format types imports docs docs-serve wheel clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ quickstart: $(VENV)/.installed ## Install, make data, train MultiTower, evaluate
 	@echo "model       $(RUN)/ (completed config, checkpoints, metrics, statistics of the data)"
 	@echo "SavedModel  $(RUN)/export/"
 	@echo "curves      $(BIN)/tensorboard --logdir $(RUN)"
+
+stream-demo: $(VENV)/.installed-dev ## Broker, base model, live training on a stream, a kill and a resume (needs Java)
+	$(BIN)/python -m tools.stream_demo --out runs/stream-demo
 
 install: $(VENV)/.installed-dev ## Install the package and the tools of its developers into .venv
 

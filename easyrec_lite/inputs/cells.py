@@ -97,13 +97,11 @@ def split(data: bytes, separator: bytes, count: int, wanted: Mapping[str, int], 
 
 def _careful(data: bytes, text: bytes, separator: bytes, count: int, wanted: Mapping[str, int], quoted: bool) -> Cells:
     """Looks at each line, for blocks with empty lines, open quotes, stray carriage returns or bytes not UTF-8."""
-    bounds = _bounds(text)
     bad: list[BadLine] = []
     kept: list[bytes] = []
     numbers: list[int] = []
-    for number in range(len(bounds) - 1):
-        line = text[bounds[number] : bounds[number + 1]]
-        bare = line.removesuffix(b"\n").removesuffix(b"\r")
+    for number, line in enumerate(text.split(b"\n")):
+        bare = line.removesuffix(b"\r")
         if not bare:
             continue
         if b"\r" in bare:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from easyrec_lite.inputs.bad_rows import BadRow
 from easyrec_lite.inputs.convert import convert, convert_objects, why
@@ -105,6 +106,10 @@ def typed(columns: Mapping[str, RawColumn], specs: Mapping[str, ColumnSpec]) -> 
     at_fault: dict[int, str] = {}
     for name, spec in specs.items():
         column = columns[name]
+        if at_fault and isinstance(column, pa.Array) and column.type in (pa.binary(), pa.string()):
+            # Rows that are lost already aren't looked at again: cells that can't be read take the longest.
+            lost = np.isin(np.arange(len(column)), list(at_fault))
+            column = pc.if_else(pa.array(lost), pa.scalar(None, column.type), column)
         array, bad = convert_objects(column, spec) if isinstance(column, list) else convert(column, spec)
         arrays.append(array)
         for index in np.flatnonzero(bad) if bad is not None else ():

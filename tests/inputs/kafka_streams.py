@@ -16,12 +16,7 @@ from easyrec_lite.inputs.kafka.client import Client, Fetched, Library, OutOfRang
 from easyrec_lite.inputs.kafka.ledger import Ledger
 from easyrec_lite.inputs.kafka.settings import Settings
 from easyrec_lite.inputs.kafka.source import KafkaSource
-try:
-    from easyrec_lite.inputs.messages import BadMessageRow, Decoded
-except (ImportError, SyntaxError):
-    from collections import namedtuple
-    BadMessageRow = namedtuple("BadMessageRow", "message row reason column value cells")
-    Decoded = namedtuple("Decoded", "rows message row counts bad")
+from easyrec_lite.inputs.messages import BadMessageRow, Decoded
 from easyrec_lite.inputs.schema import ColumnSpec
 from easyrec_lite.protos import data_pb2
 
@@ -63,9 +58,7 @@ class LineDecoder:
             ],
             names=list(self.specs),
         )
-        return Decoded(
-            table, np.array(messages, np.int64), np.array(rows, np.int64), np.array(counts, np.int64), bad
-        )
+        return Decoded(table, np.array(messages, np.int64), np.array(rows, np.int64), np.array(counts, np.int64), bad)
 
 
 class Log:

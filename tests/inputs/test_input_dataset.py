@@ -1,16 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_rows import data_config
 
-from easyrec_lite.inputs import BadRows, InputError, as_dataset, input_errors, open_source
+from easyrec_lite.inputs import (
+    BadRows,
+    ColumnSpec,
+    InputError,
+    RawBatch,
+    Source,
+    as_dataset,
+    input_errors,
+    open_source,
+)
+from easyrec_lite.inputs.batch import to_batch
 from easyrec_lite.inputs.windowed import WindowedSource
 from easyrec_lite.protos import data_pb2
 
@@ -33,7 +45,7 @@ FRAME = pd.DataFrame(
 
 def test_elements_have_the_columns_shapes_and_types() -> None:
     dataset = as_dataset(frame_source(FRAME, batch_size=2), details=True)
-    columns, position, missing = dataset.element_spec
+    columns, position, details_spec = dataset.element_spec
     assert columns == {
         "i": tf.TensorSpec([None], tf.int64),
         "f": tf.TensorSpec([None], tf.float32),
@@ -43,11 +55,12 @@ def test_elements_have_the_columns_shapes_and_types() -> None:
         "ls": tf.RaggedTensorSpec([None, None], tf.string),
     }
     assert position == tf.TensorSpec([], tf.string)
-    assert set(missing) == set(columns)
+    assert set(details_spec.missing) == set(columns)
+    assert details_spec.event_time == tf.TensorSpec([], tf.float64)
 
 
 def test_elements_hold_the_rows() -> None:
-    (first, position, missing), (second, _, _) = as_dataset(frame_source(FRAME, batch_size=2), details=True)
+    (first, position, extra), (second, _, _) = as_dataset(frame_source(FRAME, batch_size=2), details=True)
     assert {name: column.numpy().tolist() for name, column in first.items() if name in "ifs"} == {
         "i": [1, 2],
         "f": [0.5, 0.0],
@@ -59,7 +72,8 @@ def test_elements_hold_the_rows() -> None:
     assert second["s"].numpy().tolist() == ["ünï".encode()]
     assert second["lf"].to_list() == [[]]
     assert second["ls"].to_list() == [[b"", b"y"]]
-    assert {name: int(count) for name, count in missing.items() if count} == {"f": 1}
+    assert {name: int(count) for name, count in extra.missing.items() if count} == {"f": 1}
+    assert np.isnan(extra.event_time)
     ((resumed, _),) = as_dataset(frame_source(FRAME, batch_size=2), position.numpy().decode())
     assert resumed["i"].numpy().tolist() == [3]
 
@@ -121,3 +135,28 @@ def test_numbers_are_exact() -> None:
     ((columns, _),) = as_dataset(frame_source(pd.DataFrame({"i": ids, "f": [1e-37, 3.4e38, -0.0]})))
     assert columns["i"].numpy().tolist() == ids.tolist()
     np.testing.assert_array_equal(columns["f"].numpy(), np.float32([1e-37, 3.4e38, -0.0]))
+
+
+def test_a_batch_without_rows_keeps_every_column() -> None:
+    class Silent(Source):
+        specs = frame_source(FRAME).columns
+
+        @property
+        def columns(self) -> Mapping[str, ColumnSpec]:
+            return self.specs
+
+        def read(self, start: object = None) -> Iterator[RawBatch]:
+            types = [pa.int64(), pa.float32(), pa.string()]
+            schema = pa.schema(
+                [*zip("ifs", types, strict=True), *zip(["li", "lf", "ls"], map(pa.list_, types), strict=True)]
+            )
+            rows = pa.RecordBatch.from_pylist([], schema)
+            position = next(frame_source(FRAME).read()).position
+            return iter([to_batch(rows, self.specs, position, event_time=2.5)] * 2)
+
+    for columns, _, extra in as_dataset(Silent(), details=True):
+        assert {name: tuple(column.shape) for name, column in columns.items() if name in "ifs"} == dict.fromkeys(
+            "ifs", (0,)
+        )
+        assert [columns[name].to_list() for name in ("li", "lf", "ls")] == [[], [], []]
+        assert float(extra.event_time) == 2.5

@@ -31,9 +31,7 @@ def client_type(request: pytest.FixtureRequest) -> int:
 
 
 def make_settings(bootstrap: str, topic: str, client: int, **options: Any) -> Settings:
-    return Settings(
-        "kafka_train_input", (bootstrap,), topic, f"group-{topic}", client, **{"max_wait": 0.0} | options
-    )
+    return Settings("kafka_train_input", (bootstrap,), topic, f"group-{topic}", client, **{"max_wait": 0.0} | options)
 
 
 def send(bootstrap: str, topic: str, values: dict[int, list[bytes | None]], time: int = TIME) -> None:
@@ -95,7 +93,12 @@ def test_polls_messages_from_any_offset_on(kafka: Any, make_topic: Any, connect:
     client.assign({0: 3, 1: 0})
     fetched = poll_until(client, {0: 5, 1: 3})
     found = {
-        number: [m for one in fetched if one.partition == number for m in zip(one.offsets, one.timestamps, one.values)]
+        number: [
+            m
+            for one in fetched
+            if one.partition == number
+            for m in zip(one.offsets, one.timestamps, one.values, strict=True)
+        ]
         for number in (0, 1)
     }
     assert found == {
@@ -204,9 +207,7 @@ def test_commits_offsets_for_lag_tools(kafka: Any, make_topic: Any, client_type:
     assert {at.partition: one.offset for at, one in found.items()} == {0: 7, 1: 9}
 
 
-def test_no_broker_is_an_error_with_the_address(
-    client_type: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_broker_is_an_error_with_the_address(client_type: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     from easyrec_lite.inputs.kafka import confluent, kafka_python
@@ -219,6 +220,43 @@ def test_no_broker_is_an_error_with_the_address(
         settings = make_settings(address, "clicks", client_type)
         with pytest.raises(InputError, match=f"no broker at {address}"):
             find_library(settings).connect(settings, 30.0)
+
+
+def test_sasl_with_the_password_by_reference(own_kafka: Any, client_type: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools._kafka_server import free_ports
+    from tools.kafka_broker import KafkaBroker
+
+    identity = own_kafka._identity()
+    plain, controller = (
+        f"PLAINTEXT://127.0.0.1:{identity['port']}",
+        f"CONTROLLER://127.0.0.1:{identity['controller_port']}",
+    )
+    (port,) = free_ports(1)
+    own_kafka.stop()
+    settings = {
+        "listeners": f"{plain},{controller},SASL://127.0.0.1:{port}",
+        "advertised.listeners": f"{plain},SASL://127.0.0.1:{port}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT",
+        "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl.plain.sasl.jaas.config": (
+            'org.apache.kafka.common.security.plain.PlainLoginModule required user_reader="open sesame";'
+        ),
+    }
+    server = data_pb2.KafkaServer(server=f"127.0.0.1:{port}", topic="clicks", group="g", client=client_type)
+    server.config_global.extend(
+        ["security.protocol=sasl_plaintext", "sasl.mechanism=PLAIN", "sasl.username=reader", "sasl.password=env:SESAME"]
+    )
+    monkeypatch.setenv("SESAME", "open sesame")
+    with KafkaBroker(own_kafka.directory, settings=settings) as broker:
+        broker.create_topic("clicks")
+        send(broker.bootstrap, "clicks", {0: [b"1"]})
+        checked = Settings.from_config(server)
+        library = find_library(checked)
+        assert [ids(batch) for batch in read_rows(make_source(library, checked), 1)] == [[1]]
+        library.commit(checked, {0: 1}, 10)
+        monkeypatch.setenv("SESAME", "wrong")
+        with pytest.raises(InputError, match=r"(?i)authentication"):
+            library.connect(Settings.from_config(server), 30.0)
 
 
 # The source over both clients.

@@ -10,9 +10,10 @@ from easyrec_lite.protos import data_pb2
 
 def decode(values: list[bytes | None], separator: str = ",", **fields: str) -> Decoded:
     config = data_pb2.DatasetConfig(separator=separator)
-    for name, type_ in (fields or {"id": "INT64", "word": "STRING"}).items():
+    fields = fields or {"id": "INT64", "word": "STRING"}
+    for name, type_ in fields.items():
         config.input_fields.add(input_name=name, input_type=type_)
-    return build_decoder(config, data_pb2.KafkaServer.CSV, None, [next(iter(fields or {"id": 0}))]).decode(values)
+    return build_decoder(config, data_pb2.KafkaServer.CSV, None, [next(iter(fields))]).decode(values)
 
 
 def rows(decoded: Decoded) -> list[tuple[int, int, Any]]:
@@ -76,7 +77,9 @@ def test_numbers_are_read_as_everywhere() -> None:
     decoded = decode([text.encode() + b",w" for text in texts])
     assert [value for _, _, value in rows(decoded)] == [7, 7, 7, -7, 7, 0, 2**63 - 1]
     assert [one.message for one in decoded.bad] == [6, 7, 8, 10, 11]
-    floats = decode([f"{text},w".encode() for text in ["1.5", " .5", "-2e3", "1e39", "inf", "nan", "x"]], f="FLOAT", w="STRING")
+    floats = decode(
+        [f"{text},w".encode() for text in ["1.5", " .5", "-2e3", "1e39", "inf", "nan", "x"]], f="FLOAT", w="STRING"
+    )
     assert floats.rows.column(0).to_pylist() == [1.5, 0.5, -2000.0]
     assert [one.value for one in floats.bad] == ["1e39", "inf", "nan", "x"]
 

@@ -70,16 +70,32 @@ class Case:
 
 
 def config_of(
-    model: str, case: Case, train_path: str | Path, model_dir: str | Path, edits: Sequence[str] = ()
+    model: str,
+    case: Case,
+    train_path: str | Path,
+    model_dir: str | Path,
+    edits: Sequence[str] = (),
+    *,
+    kafka: str = "",
+    fields: str = "",
 ) -> PipelineConfig:
     """The checked config of one of `MODELS`, for training without end.
+
+    Args:
+        model: its name.
+        case: its sizes.
+        train_path: Parquet files.
+        model_dir: where it goes.
+        edits: changes, `path=value`.
+        kafka: a `kafka_train_input` block, instead of train_path.
+        fields: `input_fields`, which messages need and Parquet files don't.
 
     Raises:
         ConfigError: an edit doesn't fit.
     """
     text = f"""
         model_dir: "{model_dir}"
-        train_input_path: "{train_path}"
+        {kafka or f'train_input_path: "{train_path}"'}
         train_config {{
           optimizer_config {{
             adam_optimizer {{ learning_rate {{ constant_learning_rate {{ learning_rate: 0.001 }} }} }}
@@ -88,7 +104,7 @@ def config_of(
           save_checkpoints_steps: {_NEVER}
         }}
         data_config {{
-          input_type: ParquetInput batch_size: {case.batch} num_epochs: {_NEVER} label_fields: ["clk", "buy"]
+          input_type: ParquetInput batch_size: {case.batch} num_epochs: {_NEVER} label_fields: ["clk", "buy"] {fields}
         }}
         {_features(model, case)}
         export_config {{ exporter_type: "none" }}

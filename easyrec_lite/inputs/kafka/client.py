@@ -80,7 +80,7 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def pause(self, partitions: Collection[int]) -> None:
-        """Reads nothing from these of the assigned partitions, and from all others."""
+        """Reads nothing from these, and from all others that are assigned."""
 
     @abc.abstractmethod
     def poll(self, timeout: float) -> list[Fetched]:

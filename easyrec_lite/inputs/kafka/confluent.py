@@ -142,7 +142,7 @@ class _Client(Client):
         self._paused = frozenset(self._paused - set(gone))
 
     def pause(self, partitions: Collection[int]) -> None:
-        wanted = frozenset(partitions)
+        wanted = frozenset(partitions) & frozenset(self._next)
         if wanted - self._paused:
             self._consumer.pause([self._at(number) for number in wanted - self._paused])
         if self._paused - wanted:

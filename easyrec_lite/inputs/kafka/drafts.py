@@ -108,7 +108,11 @@ def live(feed: Feed, backlog: Backlog, batch_size: int, max_wait: float) -> Iter
 
 
 def merged(feed: Feed, merge: Merge, batch_size: int, max_rows: int) -> Iterator[Draft]:
-    """Full batches of the merged partitions, and at last what is left."""
+    """Full batches of the merged partitions, and at last what is left; the last batch is at the ends, behind all gaps.
+
+    A full batch goes out when the next row is known, so that the last one takes with it all that follows without rows.
+    """
+    full: Draft | None = None
     draft, wanted = Draft(), batch_size
     while not merge.over:
         for gap in merge.lost():
@@ -125,14 +129,22 @@ def merged(feed: Feed, merge: Merge, batch_size: int, max_rows: int) -> Iterator
             continue
         while run.left:
             piece = run.take(run.after(wanted))
+            if full is not None and len(piece.rows):
+                yield full
+                full = None
             draft.pieces.append(piece)
             draft.moved |= piece.moved
             wanted -= len(piece.rows)
             if not wanted:
-                yield draft
-                draft, wanted = Draft(), batch_size
-    if draft.count or draft.lost:
-        yield draft
+                full, draft, wanted = draft, Draft(), batch_size
+        draft.moved |= run.take_empty()
+    if full is not None:
+        full.pieces += draft.pieces
+        full.lost += draft.lost
+    last = full or draft
+    last.moved = {number: Place(end) for number, end in merge.ends.items()}
+    if last.count or last.lost or merge.gaps:
+        yield last
 
 
 def newest(times: Sequence[float]) -> float:

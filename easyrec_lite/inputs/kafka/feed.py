@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
 _ASK_SECONDS = 10.0
+_CLOSE_SECONDS = 30.0  # it ends within a poll; but closing may come from a garbage collection, at any place
 _GRACE_SECONDS = 1.0  # connections come and go; only a longer silence is worth a line
 
 
@@ -82,7 +83,7 @@ class Feed:
             self._closed = True
             self._changed.notify_all()
         if not sys.is_finalizing():  # then the thread runs no more, and would never be joined
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)
 
     def get(self, timeout: float, only: Collection[int] | None = None) -> list[tuple[int, Stretch | Lost]]:
         """All that was read since the last call, by partition; waits so many seconds if that is nothing.
@@ -133,9 +134,9 @@ class Feed:
     def _wait_for_room(self) -> bool:
         """Waits while enough is read ahead; False if there is no more to do."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or (self._rows < self._max_rows and self._bytes < self._max_bytes)
-            )
+            while not self._closed and (self._rows >= self._max_rows or self._bytes >= self._max_bytes):
+                self._changed.wait()
+                self._connected = time.monotonic()  # nobody was listening meanwhile
             return not self._closed and not (self._position.ends is not None and not self._unfinished())
 
     def _put(self, items: Sequence[tuple[int, Stretch | Lost]]) -> None:

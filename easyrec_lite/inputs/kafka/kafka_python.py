@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -28,9 +29,11 @@ from easyrec_lite.inputs.kafka.client import (
 )
 from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _CONNECT_MS = 30_000
 _POLL_RECORDS = 5000
+_RETRY_SECONDS = 0.2
 _FETCH_BYTES = 2**24
 _ADMIN_KEYS = frozenset(KafkaAdminClient.DEFAULT_CONFIG)
 _PRODUCER_KEYS = frozenset(KafkaProducer.DEFAULT_CONFIG)
@@ -53,7 +56,7 @@ class KafkaPython(Library):
                 TopicPartition(settings.topic, number): OffsetAndMetadata(offset, "", -1)
                 for number, offset in offsets.items()
             }
-            results = admin.alter_group_offsets(settings.group, places)
+            results = _retry(lambda: admin.alter_group_offsets(settings.group, places), timeout)
         finally:
             admin.close()
         for error in results.values():
@@ -97,6 +100,9 @@ class _Client(Client):
         except (kafka_errors.KafkaError, OSError, ValueError) as error:
             raise refused(settings, error) from error
         self._next: dict[int, int] = {}
+        self._active: set[int] = set()
+        self._high: dict[int, int] = {}
+        self._nothing = threading.Event()
         self._answered = threading.Event()
         self._answered.set()
         self._net.cluster.add_listener(lambda _: self._answered.set())
@@ -120,18 +126,27 @@ class _Client(Client):
         return Topic(cluster.cluster_id, known, frozenset(partitions or ()))
 
     def assign(self, positions: Mapping[int, int]) -> None:
-        self._consumer.assign([self._at(number) for number in positions])
-        for number, offset in positions.items():
-            if self._next.get(number) != offset:
-                self._consumer.seek(self._at(number), offset)
+        for number in [number for number in self._active if positions.get(number) != self._next[number]]:
+            self._active.remove(number)
         self._next = dict(positions)
+        self._activate(set(positions))
 
     def pause(self, partitions: Collection[int]) -> None:
-        wanted, paused = {self._at(number) for number in partitions}, self._consumer.paused()
-        self._consumer.pause(*(wanted - paused))
-        self._consumer.resume(*(paused - wanted))
+        # Not by the consumer's own `pause`: of several partitions that were paused with messages at hand, it may go on
+        # with one only when another has been fetched, and that may never be (kafka-python 3.0.12).
+        self._activate(set(self._next).difference(partitions))
+
+    def _activate(self, partitions: set[int]) -> None:
+        if partitions != self._active:
+            self._consumer.assign([self._at(number) for number in partitions])
+            for number in partitions - self._active:
+                self._consumer.seek(self._at(number), self._next[number])
+            self._active = partitions
 
     def poll(self, timeout: float) -> list[Fetched]:
+        if not self._active:
+            self._nothing.wait(timeout)
+            return []
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -157,10 +172,13 @@ class _Client(Client):
             raise refused(self._settings, error) from error
         fetched = []
         for at, records in polled.items():
-            _, _, _, offsets, timestamps, _, _, values, *_ = zip(*records, strict=True)
+            offsets = [record.offset for record in records]
+            timestamps = [record.timestamp for record in records]
+            values = [record.value for record in records]
             fetched.append(Fetched(at.partition, offsets, timestamps, values, self._position(at, offsets[-1] + 1)))
         if not polled:
-            for number, known in self._next.items():
+            for number in self._active:
+                known = self._next[number]
                 if (offset := self._position(self._at(number), known)) > known:
                     fetched.append(Fetched(number, (), (), (), offset))
         self._next |= {one.partition: one.next for one in fetched}
@@ -178,8 +196,9 @@ class _Client(Client):
         return {number: None if one is None else one.offset for number, one in found.items()}
 
     def high_watermarks(self) -> dict[int, int]:
-        known = {number: self._consumer.highwater(self._at(number)) for number in self._next}
-        return {number: offset for number, offset in known.items() if offset is not None}
+        known = {number: self._consumer.highwater(self._at(number)) for number in self._active}
+        self._high |= {number: offset for number, offset in known.items() if offset is not None}
+        return dict(self._high)
 
     @property
     def connected(self) -> bool:
@@ -214,7 +233,12 @@ class _Client(Client):
 class _Producer(Producer):
     def __init__(self, settings: Settings) -> None:
         options = {key: value for key, value in _options(settings).items() if key in _PRODUCER_KEYS}
-        self._producer = KafkaProducer(**options, max_block_ms=1000, linger_ms=50)
+        try:
+            self._producer = KafkaProducer(**options, max_block_ms=1000, linger_ms=50)
+        except kafka_errors.RetriableError as error:
+            raise unreachable(settings, error) from error
+        except (kafka_errors.KafkaError, OSError, ValueError) as error:
+            raise refused(settings, error) from error
 
     def send(self, topic: str, key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
         try:
@@ -231,6 +255,18 @@ class _Producer(Producer):
 
     def _failed(self, topic: str, error: Exception) -> None:
         _LOG.warning("a dead letter for topic %r wasn't delivered: %s", topic, error)
+
+
+def _retry(action: Callable[[], T], timeout: float) -> T:
+    """Does something until it works, for so long: the first commit of all makes Kafka's own topic first."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return action()
+        except kafka_errors.RetriableError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _options(settings: Settings) -> dict[str, Any]:

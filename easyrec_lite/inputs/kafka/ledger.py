@@ -98,6 +98,7 @@ class Ledger:
         self._batches_per_file = batches_per_file
         self._lock = threading.Lock()  # forget_before is called from the training's thread
         self._next = 0
+        self._last: tuple[int, Path] | None = None  # the file that is written, and its first batch
 
     def first_position(self) -> StreamPosition | None:
         """The position that the ledger starts at; None if there is no ledger."""
@@ -157,10 +158,11 @@ class Ledger:
         with self._lock:
             if entry.batch != self._next:
                 raise ValueError(f"batch {entry.batch} doesn't follow batch {self._next - 1}")
-            number, path = self._files()[-1]
-            if entry.batch - number >= self._batches_per_file:
-                path = self._start_file(before)
-            self._disk.append(path, _line(_to_state(entry)))
+            if self._last is None:
+                self._last = self._files()[-1]
+            if entry.batch - self._last[0] >= self._batches_per_file:
+                self._last = (entry.batch, self._start_file(before))
+            self._disk.append(self._last[1], _line(_to_state(entry)))
             self._next += 1
 
     def forget_before(self, batch: int) -> None:

@@ -26,10 +26,13 @@ class Merge:
     Args:
         places: The next place of each partition.
         ends: Where each ends.
+
+    Attributes:
+        ends: The same.
     """
 
     def __init__(self, places: Mapping[int, Place], ends: Mapping[int, int]) -> None:
-        self._places, self._ends = places, ends
+        self._places, self.ends = places, ends
         self._read = {number: place.offset for number, place in places.items()}
         self._queues: dict[int, deque[Stretch | Lost]] = {number: deque() for number in sorted(places)}
 
@@ -59,6 +62,11 @@ class Merge:
     def over(self) -> bool:
         """Whether everything was read and taken."""
         return not any(self._queues.values()) and not self.starving()
+
+    @property
+    def gaps(self) -> bool:
+        """Whether it didn't start at the ends."""
+        return any(place.offset < self.ends[number] for number, place in self._places.items())
 
     def lost(self) -> list[Lost]:
         """Takes the gaps that are next in their partitions."""
@@ -108,7 +116,7 @@ class Merge:
         return _join(taken, np.concatenate(keys)) if taken else None
 
     def _finished(self, number: int) -> bool:
-        return self._read[number] >= self._ends[number]
+        return self._read[number] >= self.ends[number]
 
 
 def _newest_so_far(stretches: Sequence[Stretch]) -> list[np.ndarray]:

@@ -48,6 +48,13 @@ class StreamPosition:
     workers: int = 1
     worker: int = 0
 
+    @property
+    def at_its_end(self) -> bool:
+        """Whether it has ends and is there."""
+        return self.ends is not None and all(
+            self.partitions.get(number, Place(0)).offset >= end for number, end in self.ends.items()
+        )
+
     def to_json(self) -> str:
         """This position as one line of JSON."""
         state: dict[str, Any] = {

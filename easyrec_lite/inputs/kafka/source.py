@@ -230,17 +230,22 @@ class KafkaSource(Source):
             )
         if start is not None:
             position = _position(start)
+        ours = sorted(number for number in topic.partitions if settings.reads(number))
         if position is not None:
             position.check(fresh, settings.bootstrap)
-            return position
-        ours = sorted(number for number in topic.partitions if settings.reads(number))
-        ends = None
+            if settings.end is None or not position.at_its_end:
+                return position
+            # What has come since, as an hourly job wants it.
+            begun = dict.fromkeys(ours, Place(0)) | dict(position.partitions)
+            ends = self._resolve(client, settings.end, ours, "end")
+            ends = {number: max(end, begun[number].offset) for number, end in ends.items()}
+            return replace(position, partitions=begun, ends=ends)
+        places = self._resolve(client, settings.start, ours, "start")
         if settings.end is not None:
             ends = self._resolve(client, settings.end, ours, "end")
-        places = self._resolve(client, settings.start, ours, "start")
-        if ends is not None:
             places = {number: min(offset, ends[number]) for number, offset in places.items()}
-        return replace(fresh, partitions={number: Place(offset) for number, offset in places.items()}, ends=ends)
+            fresh = replace(fresh, ends=ends)
+        return replace(fresh, partitions={number: Place(offset) for number, offset in places.items()})
 
     def _resolve(self, client: Client, where: Where, partitions: Sequence[int], what: str) -> dict[int, int]:
         if where.kind == "earliest":

@@ -118,12 +118,7 @@ class Stretch:
         # The messages that are done with: up to the first one that ends at `end`, or lies around it.
         whole = int(np.searchsorted(self.bounds[1:], end))
         whole += whole < len(self.offsets) and int(self.bounds[whole + 1]) == end
-        moved: dict[int, Place] = {}
-        if whole > self._messages:
-            taken = slice(whole - 1, self._messages - 1 if self._messages else None, -1)
-            partitions, last = np.unique(self.partitions[taken], return_index=True)
-            nexts = self.offsets[taken][last] + 1
-            moved = {p: Place(o) for p, o in zip(partitions.tolist(), nexts.tolist(), strict=True)}
+        moved = self._finish(whole)
         if end == self.bounds[-1]:
             moved |= {partition: Place(offset) for partition, offset in self.next.items()}
         elif end > self.bounds[whole]:
@@ -136,12 +131,24 @@ class Stretch:
             self._newest(self.numbers[low:high]),
             moved,
         )
-        self.taken, self._messages = end, whole
+        self.taken = end
         return piece
+
+    def take_empty(self) -> Mapping[int, Place]:
+        """Takes the messages without rows that are left when all rows are taken; the next places."""
+        return self._finish(len(self.offsets))
 
     def message_of(self, numbers: np.ndarray) -> np.ndarray:
         """The message of each numbered row."""
         return np.searchsorted(self.bounds, numbers, side="right") - 1
+
+    def _finish(self, whole: int) -> dict[int, Place]:
+        """The places behind the messages up to number `whole`, those of before left out."""
+        done = slice(self._messages, whole)
+        self._messages = whole
+        partitions, last = np.unique(self.partitions[done][::-1], return_index=True)
+        nexts = self.offsets[done][::-1][last] + 1
+        return {number: Place(offset) for number, offset in zip(partitions.tolist(), nexts.tolist(), strict=True)}
 
     def _newest(self, numbers: np.ndarray) -> float:
         if not len(numbers):
