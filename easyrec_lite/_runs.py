@@ -159,8 +159,11 @@ def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> Fi
             _fine_tune(message, trainer)
     model_dir.mkdir(parents=True, exist_ok=True)
     atomic_write_text(model_dir / CONFIG_FILE, text, options.files)
-    with input_errors(source):
-        return trainer.fit()
+    try:
+        with input_errors(source):
+            return trainer.fit()
+    finally:
+        source.close()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from easyrec_lite.protos import pipeline_pb2
 # Fields that neither the weights nor the position of a run depend on, as regular expressions over their paths.
 _FREE = re.compile(
     r"""
-    model_dir | eval_input_path | kafka_eval_input | eval_config | stream_config | export_config | model_config\.model_name
+    model_dir | eval_input_path | kafka_eval_input | eval_config | stream_config | export_config
+    | model_config\.model_name
     | kafka_train_input\.(server | group | offset_info | offset_time | start | end_offset_info | end_offset_time
         | end_at_start | config_global | config_topic | client | max_wait_ms | skip_lost | dead_letter_topic)
     | train_config\.(num_steps | save_checkpoints_\w+ | keep_checkpoint_max

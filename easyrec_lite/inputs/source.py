@@ -43,3 +43,6 @@ class Source(abc.ABC):
     def num_rows(self) -> int | None:
         """Rows of one epoch, unusable ones included; None where that isn't known without reading them."""
         return None
+
+    def close(self) -> None:  # noqa: B027 - most sources have nothing to end
+        """Ends reading, in whatever thread it goes on; for sources that wait for rows."""

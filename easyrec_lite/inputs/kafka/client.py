@@ -168,5 +168,5 @@ def unreachable(settings: Settings, error: object = "no answer") -> UnreachableE
     """The error for brokers that don't answer."""
     return UnreachableError(
         f"{settings.path}.server", f"no broker at {settings.bootstrap} ({error})", "a Kafka broker that answers",
-        "is it running, and are address and security settings right?",
+        "look whether it is running, at the address, and at the security settings, if it wants some",
     )  # fmt: skip

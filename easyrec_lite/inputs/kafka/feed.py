@@ -30,6 +30,10 @@ _CLOSE_SECONDS = 30.0  # it ends within a poll; but closing may come from a garb
 _GRACE_SECONDS = 1.0  # connections come and go; only a longer silence is worth a line
 
 
+class ClosedError(Exception):
+    """Reading was ended by `Feed.close`."""
+
+
 class Feed:
     """Reads a topic from a position on, in a thread of its own, as far ahead as the limits allow.
 
@@ -79,11 +83,15 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+        if not sys.is_finalizing():  # then the thread runs no more, and would never be joined
+            self._thread.join(_CLOSE_SECONDS)
+
+    def close(self) -> None:
+        """Ends reading, for whoever waits in `get` too; from any thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if not sys.is_finalizing():  # then the thread runs no more, and would never be joined
-            self._thread.join(_CLOSE_SECONDS)
 
     def get(self, timeout: float, only: Collection[int] | None = None) -> list[tuple[int, Stretch | Lost]]:
         """All that was read since the last call, by partition; waits so many seconds if that is nothing.
@@ -94,11 +102,14 @@ class Feed:
 
         Raises:
             InputError: Reading failed; what was read before was returned.
+            ClosedError: Somebody ended reading.
         """
         with self._changed:
             self._only = None if only is None else frozenset(only)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._items or self._error or self._over, timeout)
+            self._changed.wait_for(lambda: self._items or self._error or self._over or self._closed, timeout)
+            if self._closed:
+                raise ClosedError
             items, self._items = self._items, []
             self._rows = self._bytes = 0
             self._changed.notify_all()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import math
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +24,7 @@ from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.kafka.backlog import Backlog
 from easyrec_lite.inputs.kafka.client import Client, Library, Producer
 from easyrec_lite.inputs.kafka.drafts import Draft, live, merged, newest, replayed
-from easyrec_lite.inputs.kafka.feed import Feed, missing
+from easyrec_lite.inputs.kafka.feed import ClosedError, Feed, missing
 from easyrec_lite.inputs.kafka.ledger import Entry, Ledger
 from easyrec_lite.inputs.kafka.merge import Merge
 from easyrec_lite.inputs.kafka.position import Place, StreamPosition
@@ -37,8 +40,21 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ASK_SECONDS = 30.0
 _COMMIT_SECONDS = 10.0
+_CLOSE_SECONDS = 10.0
 _MAX_BYTES = 2**26
 _ARROW_TYPES = {Kind.INT: pa.int64(), Kind.FLOAT: pa.float32(), Kind.TEXT: pa.string()}
+
+
+_OPEN: weakref.WeakSet[KafkaSource] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for source in _OPEN:
+        source.close()
+
+
+# At its end the interpreter waits for TensorFlow, which may wait for a batch, which would wait for the interpreter.
+atexit.register(_close_all)
 
 
 def open_kafka(
@@ -154,7 +170,9 @@ class KafkaSource(Source):
         self._feed: Feed | None = None
         self._places: Mapping[int, Place] = {}
         self._lost = 0
+        self._reading = threading.Lock()  # held while a batch is made
         self._committing: threading.Thread | None = None
+        _OPEN.add(self)
 
     @property
     def columns(self) -> Mapping[str, ColumnSpec]:
@@ -177,7 +195,14 @@ class KafkaSource(Source):
         finally:
             client.close()
         entries = self._ledger.entries(position) if self._ledger is not None else []
-        return self._batches(position, entries)
+        return self._guarded(self._batches(position, entries))
+
+    def close(self) -> None:
+        """Ends reading: an iterator that waits for rows, in whatever thread, ends."""
+        if self._feed is not None:
+            self._feed.close()
+            if self._reading.acquire(timeout=_CLOSE_SECONDS):
+                self._reading.release()
 
     def commit(self, position: HasJson | str) -> None:
         """Commits a position to the group, for tools that show the lag; in the background, failures are only logged.
@@ -264,6 +289,15 @@ class KafkaSource(Source):
             raise InputError(path, f"no end of partition {others[0]}", "one for each partition")
         return client.beginnings(others, _ASK_SECONDS) | {n: where.offsets[n] for n in partitions if n in where.offsets}
 
+    def _guarded(self, batches: Iterator[RawBatch]) -> Iterator[RawBatch]:
+        """The batches; `close` waits until none is in the making."""
+        while True:
+            with self._reading:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
     def _batches(self, position: StreamPosition, entries: Sequence[Entry]) -> Iterator[RawBatch]:
         self.bad_rows.rewind(position.tally)
         self._places, self._lost = position.partitions, position.lost
@@ -280,13 +314,13 @@ class KafkaSource(Source):
             max_bytes=_MAX_BYTES,
         )
         try:
-            with feed:
+            with feed, contextlib.suppress(ClosedError):
                 self._feed = feed
                 for draft in self._drafts(feed, position, entries):
                     batch, position = self._finish(draft, position, letters)
                     self._places, self._lost = position.partitions, position.lost
                     yield batch
-            self.bad_rows.check()
+                self.bad_rows.check()
         finally:
             if letters is not None:
                 letters.close(_COMMIT_SECONDS)
