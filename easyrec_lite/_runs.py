@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from easyrec_lite import features, models, streaming
+from easyrec_lite import _sources, features, models, streaming
 from easyrec_lite._exporters import Exporter
 from easyrec_lite._progress import ProgressDisplay
 from easyrec_lite._sources import can_evaluate, describe_columns, evaluation_source, training_source
@@ -61,7 +61,9 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
     """
     if not path:
         raise UserError("Which config? Say --config x.config")
-    config = load_config(path, overrides, checks=(features.check, models.check, optimizers.check, streaming.check))
+    config = load_config(
+        path, overrides, checks=(features.check, models.check, optimizers.check, streaming.check, _sources.check)
+    )
     for warning in config.warnings:
         warn(str(warning).replace(": warning: ", ": ", 1))  # `warn` says so first
     return config

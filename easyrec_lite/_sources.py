@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from easyrec_lite.inputs import BadRows, Source, build_decoder, open_kafka, open_source
+from easyrec_lite.config import ConfigError, Problem
+from easyrec_lite.inputs import BadRows, Decoder, Source, build_decoder, open_kafka, open_source
+from easyrec_lite.inputs.kafka import Settings
 from easyrec_lite.models import Recommender
 from easyrec_lite.protos import data_pb2, pipeline_pb2
 
@@ -12,6 +15,16 @@ BAD_ROWS_FILE = "bad_rows.jsonl"
 LEDGER_DIR = "ledger"
 
 _EVAL_BATCH = 4096
+
+
+def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
+    """What is wrong with the Kafka inputs: a check for `load_config`."""
+    for path in ("kafka_train_input", "kafka_eval_input"):
+        if config.HasField(path):
+            try:
+                Settings.from_config(getattr(config, path), path)
+            except ConfigError as error:
+                yield from error.problems
 
 
 def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, model_dir: Path) -> Source:
@@ -35,7 +48,7 @@ def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender
         return open_kafka(
             server,
             data,
-            build_decoder(data, server.value_format, columns, _required(recommender)),
+            _decoder(server, recommender, columns),
             batch_size=data.batch_size,
             ledger=model_dir / LEDGER_DIR,
             bad_rows=bad_rows,
@@ -64,7 +77,7 @@ def evaluation_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommend
         server.CopyFrom(config.kafka_eval_input)
         if server.WhichOneof("end") is None:
             server.end_at_start = True
-        decoder = build_decoder(data, server.value_format, recommender.columns, _required(recommender))
+        decoder = _decoder(server, recommender, recommender.columns)
         batch_size = _evaluation_batch_size(config)
         return open_kafka(server, data, decoder, batch_size=batch_size, path="kafka_eval_input")
     return open_source(
@@ -91,10 +104,13 @@ def describe_columns(source: Source) -> dict[str, dict[str, object]]:
     }
 
 
-def _required(recommender: Recommender) -> list[str]:
-    """Columns that a row of a stream can't do without: a default would be trained on as if it had been seen."""
+def _decoder(server: data_pb2.KafkaServer, recommender: Recommender, columns: list[str]) -> Decoder:
+    """A stream can't be mended and read again, so one row must not end it: what no loss can take is unusable."""
     data = recommender.config.data_config
-    return [*recommender.labels.columns, *([data.event_time_field] if data.event_time_field else [])]
+    # A default in their place would be trained on as if it had been seen.
+    required = [*recommender.labels.columns, *([data.event_time_field] if data.event_time_field else [])]
+    limits = dict.fromkeys(recommender.binary_labels, (0.0, 1.0))
+    return build_decoder(data, server.value_format, columns, required, limits)
 
 
 def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:

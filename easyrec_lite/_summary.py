@@ -67,9 +67,13 @@ def tables(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Iter
 
 def _flow(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> list[tuple[str, str]]:
     lookups = sum(len(r.features) if isinstance(r, Concat) else 1 for r in recommender.collection.requests)
+    kafka = config.kafka_train_input
     end = config.train_config.num_steps or f"{config.data_config.num_epochs} epoch(s)"
+    if config.HasField("kafka_train_input") and not config.train_config.num_steps:
+        end = "to the end of the topic" if kafka.WhichOneof("end") else "until it is stopped"
+    data = f"topic {kafka.topic} at {kafka.server}" if kafka.topic else config.train_input_path
     return [
-        (config.train_input_path or "(no training data)", f"{len(recommender.columns)} columns"),
+        (data or "(no training data)", f"{len(recommender.columns)} columns"),
         (f"{len(recommender.feature_columns)} columns", f"{len(recommender.features)} features"),
         (f"{len(recommender.features)} features", f"{lookups} lookups in {len(recommender.collection.tables)} tables"),
         (f"{len(recommender.layouts)} groups", config.model_config.model_class),

@@ -5,7 +5,7 @@ from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
 from easyrec_lite.inputs.dataset import Details, as_dataset, input_errors
 from easyrec_lite.inputs.errors import InputError, MissingFilesError
 from easyrec_lite.inputs.kafka import KafkaSource, open_kafka
-from easyrec_lite.inputs.messages import build_decoder
+from easyrec_lite.inputs.messages import Decoder, build_decoder
 from easyrec_lite.inputs.opening import open_source
 from easyrec_lite.inputs.position import Position
 from easyrec_lite.inputs.schema import ColumnSpec, Kind
@@ -17,6 +17,7 @@ __all__ = [
     "BadRows",
     "Column",
     "ColumnSpec",
+    "Decoder",
     "Details",
     "HasJson",
     "InputError",

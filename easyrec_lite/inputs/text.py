@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.inputs.bad_rows import BadRow
-from easyrec_lite.inputs.cells import Cells, split
+from easyrec_lite.inputs.cells import Cells, separator_of, split
 from easyrec_lite.inputs.convert import convert
 from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.paths import Paths, expand, identify
@@ -50,10 +50,7 @@ class TextRows(Rows):
     """
 
     def __init__(self, config: data_pb2.DatasetConfig, paths: Paths, columns: Sequence[str] | None = None) -> None:
-        self._separator = config.separator.encode()
-        if not self._separator or b"\n" in self._separator or self._separator in (b"\r", b'"'):
-            found = repr(config.separator)
-            raise ConfigError([Problem("data_config.separator", found, "a character other than a line break or quote")])
+        self._separator = separator_of(config)
         self._with_header = config.with_header
         files = expand(paths)
         self._headers: list[list[str]] = []

@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from easyrec_lite.inputs.bad_rows import MASK, BadRow, BadRows
-from easyrec_lite.inputs.batch import Column, HasJson, Ragged, RawBatch
+from easyrec_lite.inputs.batch import HasJson, RawBatch, to_batch
 from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.position import Cursor, Position
 from easyrec_lite.inputs.rows import Rows, clean
-from easyrec_lite.inputs.schema import ColumnSpec, Kind
+from easyrec_lite.inputs.schema import ColumnSpec
 from easyrec_lite.inputs.source import Source
 
 T = TypeVar("T")
@@ -139,11 +138,11 @@ class WindowedSource(Source):
                 wanted -= len(piece)
                 position = window.end if index == len(window.rows) else replace(window.start, index=index)
                 if not wanted:
-                    yield _to_batch(pieces, self.columns, position)
+                    yield to_batch(_join(pieces), self.columns, position)
                     pieces, wanted = [], self._batch_size
             index = 0
         if pieces and not self._drop_remainder:
-            yield _to_batch(pieces, self.columns, position)
+            yield to_batch(_join(pieces), self.columns, position)
 
     def _windows(self, start: Position) -> Iterator[_Window]:
         cursor, number = start.cursor, start.window
@@ -205,36 +204,6 @@ def _permutation(count: int, *seed: int) -> np.ndarray:
 
 def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
-
-
-def _to_batch(pieces: list[pa.RecordBatch], specs: Mapping[str, ColumnSpec], position: Position) -> RawBatch:
-    rows = _join(pieces)
-    columns: dict[str, Column] = {}
-    missing: dict[str, int] = {}
-    for array, (name, spec) in zip(rows.columns, specs.items(), strict=True):
-        if array.null_count:
-            missing[name] = array.null_count
-        if spec.ragged:
-            columns[name] = _ragged(array, spec)
-        elif array.null_count:
-            columns[name] = _flat(pc.fill_null(array, pa.scalar(spec.default, array.type)), spec)
-        else:
-            columns[name] = _flat(array, spec)
-    return RawBatch(columns, position, len(rows), missing)
-
-
-def _ragged(array: pa.ListArray, spec: ColumnSpec) -> Ragged:
-    if array.null_count:
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    else:
-        splits = array.offsets.to_numpy().astype(np.int64)
-        splits -= splits[0]
-    return Ragged(_flat(array.flatten(), spec), splits)
-
-
-def _flat(array: pa.Array, spec: ColumnSpec) -> np.ndarray | pa.Array:
-    return array if spec.kind is Kind.TEXT else array.to_numpy()
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -48,6 +48,7 @@ class Recommender(tf.Module):
         collection: the tables.
         groups: makes group tensors.
         model: the Keras model.
+        binary_labels: labels that a cross entropy is trained on, which takes 0 to 1.
     """
 
     def __init__(self, config: pipeline_pb2.EasyRecConfig, training: bool = True, tables: bool = True) -> None:
@@ -69,7 +70,7 @@ class Recommender(tf.Module):
             self.groups = FeatureGroups(builder.layouts, {name: f.config for name, f in self.features.items()})
             self.model = build_model(config, builder.layouts)
         self.labels = Labels(config.data_config)
-        self._binary = {task.label for task in self.model.tasks if task.loss_type == loss_pb2.CLASSIFICATION}
+        self.binary_labels = {task.label for task in self.model.tasks if task.loss_type == loss_pb2.CLASSIFICATION}
         self._embedding_l2 = config.model_config.embedding_regularization
 
     # ---- columns
@@ -116,7 +117,7 @@ class Recommender(tf.Module):
             return Batch(plan, numbers, Targets({}, None, {}))
         labels, weight = self.labels(columns)
         labels = {
-            name: _probabilities(name, label) if name in self._binary else label for name, label in labels.items()
+            name: _probabilities(name, label) if name in self.binary_labels else label for name, label in labels.items()
         }
         return Batch(plan, numbers, Targets(labels, weight, {name: columns[name] for name in self.target_columns}))
 

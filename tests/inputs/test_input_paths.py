@@ -64,9 +64,9 @@ def test_identity_survives_a_move_but_no_change(folder: Path, tmp_path: Path) ->
 
 
 def test_formats_that_are_not_files(folder: Path) -> None:
-    config = data_config(input_type="KafkaInput")
+    config = data_config(input_type="HiveInput")
     with pytest.raises(
-        ConfigError, match=r"data_config.input_type: found KafkaInput, expected for files, one of CSVInput"
+        ConfigError, match=r"data_config.input_type: found HiveInput, expected for files, one of CSVInput"
     ):
         open_source(config, folder / "a.csv")
 

@@ -197,6 +197,15 @@ def test_paused_partitions_give_nothing_and_lose_nothing(kafka: Any, make_topic:
     assert [value for one in poll_until(client, {0: 50}) for value in one.values] == numbers(0, 50)
 
 
+def test_a_partition_that_is_not_assigned_can_be_paused(kafka: Any, make_topic: Any, connect: Any) -> None:
+    topic = make_topic(2)
+    send(kafka.bootstrap, topic, {0: numbers(0, 5), 1: numbers(5, 5)})
+    client = connect(topic)
+    client.assign({1: 0})  # as where a run goes on whose other partition is at its end
+    client.pause([0])
+    assert [value for one in poll_until(client, {1: 5}) for value in one.values] == numbers(5, 5)
+
+
 def test_commits_offsets_for_lag_tools(kafka: Any, make_topic: Any, client_type: int) -> None:
     from kafka import KafkaAdminClient
 

@@ -488,6 +488,26 @@ def test_an_end_cannot_come_or_go_between_runs() -> None:
 # The rest.
 
 
+@pytest.mark.parametrize("end", [None, Where("offsets", offsets={0: 3, 1: 2})])
+def test_closing_ends_whoever_waits_for_rows(end: Where | None) -> None:
+    log = make_log(4)
+    source = make_source(MemoryLibrary(log), make_settings(end=end))
+    begun, batches = threading.Event(), []
+
+    def read() -> None:
+        for batch in source.read():
+            batches.append(batch)
+            begun.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert begun.wait(30)  # all that there is was read, or nothing came: it waits for more
+    source.close()
+    reader.join(30)
+    assert not reader.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread.name == "kafka-clicks"]
+
+
 def test_commits_for_lag_tools_and_only_logs_failures(caplog: pytest.LogCaptureFixture) -> None:
     log = make_log(4)
     source = make_source(MemoryLibrary(log))

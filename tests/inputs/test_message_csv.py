@@ -112,3 +112,14 @@ def test_messages_of_tabs_are_rows_of_missing_cells() -> None:
     config.input_fields.add(input_name="b", input_type="STRING")
     decoded = build_decoder(config, data_pb2.KafkaServer.CSV).decode([b"\t"])
     assert decoded.rows.to_pylist() == [{"a": None, "b": None}]
+
+
+def test_a_value_outside_of_its_limits_costs_its_row() -> None:
+    config = data_pb2.DatasetConfig(separator=",")
+    for name, type_ in {"click": "FLOAT", "word": "STRING"}.items():
+        config.input_fields.add(input_name=name, input_type=type_)
+    limits = {"click": (0.0, 1.0), "word": (0.0, 1.0)}  # text has none
+    decoder = build_decoder(config, data_pb2.KafkaServer.CSV, None, [], limits)
+    decoded = decoder.decode([b"0,a\n2,b\n1,c", b",d", b"-0.5,e"])
+    assert decoded.rows.column(0).to_pylist() == [0.0, 1.0, None]
+    assert bad(decoded) == [(0, 1, "is outside of 0 .. 1"), (2, 0, "is outside of 0 .. 1")]

@@ -132,7 +132,9 @@ def main(order: dict[str, Any]) -> None:
         timer.start()
     ledger.Disk = KillingDisk  # type: ignore[misc]
     ledger.Ledger.__init__.__defaults__ = (None, 64)  # files of few batches, so that some are begun and forgotten
-    settings = config(order["server"], order["topic"], Path(order["model"]), bounded=order["bounded"])
+    settings = config(
+        order["server"], order["topic"], Path(order["model"]), *order.get("edits", ()), bounded=order["bounded"]
+    )
     _runs.train(settings, _runs.TrainOptions(resume=True, callbacks=callbacks, files=files))
 
 

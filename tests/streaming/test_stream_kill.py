@@ -20,7 +20,8 @@ import pytest
 from stream_runs import COLUMNS, write_rows
 from training_runs import left_behind
 
-from tools.kafka_broker import KafkaBroker
+from easyrec_lite.checkpoints import latest
+from tools.kafka_broker import Cluster, KafkaBroker
 from tools.kafka_replay import replay
 
 DRIVER = Path(__file__).parent / "stream_kill_driver.py"
@@ -88,7 +89,7 @@ def whole_ledger(model: Path) -> list[Path]:
 
 
 def read_once(model: Path, sent: dict[int, int]) -> None:
-    """Checks that the ledger's batches are the topic: every offset once, from 0 to the last."""
+    """Checks that the ledger's batches are these partitions: every offset once, from 0 to the last."""
     ends: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for path in whole_ledger(model):
         for line in path.read_text().splitlines()[1:]:
@@ -169,3 +170,40 @@ def test_fifty_kills(own_kafka: KafkaBroker, tmp_path: Path) -> None:
     for seed in range(2):
         train(server, "clicks", tmp_path / f"bounded {seed}", bounded=True)
         assert outcome(tmp_path / f"bounded {seed}") == expected, seed
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.timeout(900)
+def test_two_workers_share_a_topic(kafka: Cluster, make_topic: Callable[..., str], tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.parquet", ROWS // 4)
+    topic = make_topic(4)
+    sent = replay(
+        kafka.bootstrap, topic, str(tmp_path / "rows.parquet"), rows_per_message=7, columns=COLUMNS,
+        event_time_field="at", weights=[4, 3, 2, 1],
+    )  # fmt: skip
+    ends = {number: end for number, (_, end) in kafka.offsets(topic).items()}
+
+    def worker(number: int, model: Path, rows: int, orders: list[dict[str, Any]]) -> None:
+        edits = [f"kafka_train_input.worker={number}", "kafka_train_input.workers=2"]
+        for order in orders:
+            assert train(kafka.bootstrap, topic, model, edits=edits, **order) == -signal.SIGKILL
+        assert train(kafka.bootstrap, topic, model, edits=edits, rows=rows) == 0
+
+    shares = [sum(sent.partitions[number].rows for number in (first, first + 2)) for first in (0, 1)]
+    assert sum(shares) == ROWS // 4
+    models = [tmp_path / "first", tmp_path / "second"]
+    with ThreadPoolExecutor(2) as pool:
+        killed = [{"disk": ["append", "after", 30]}, {"disk": ["append", "torn", 25]}]
+        jobs = [pool.submit(worker, 0, models[0], shares[0], []), pool.submit(worker, 1, models[1], shares[1], killed)]
+        for job in jobs:
+            job.result()
+        for number, model in enumerate(models):
+            read_once(model, {partition: ends[partition] for partition in (number, number + 2)})
+            assert latest(model).state["rows"] == shares[number]
+        again = tmp_path / "second again"
+        (again / "ledger").mkdir(parents=True)
+        for path in whole_ledger(models[1]):
+            shutil.copy(path, again / "ledger")
+        worker(1, again, shares[1], [])
+    assert outcome(models[1]) == outcome(again)

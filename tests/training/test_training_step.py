@@ -204,7 +204,9 @@ def test_scorers_see_a_batch_before_it_is_trained_on() -> None:
     recommender, other = built(MODELS["din"]), built(MODELS["din"])
     plain, seen = Stepper(other), []
 
-    def score(batch: Batch, predictions: Callable[[], dict[str, tf.Tensor]], step: tf.Tensor, _: object) -> tf.Operation:
+    def score(
+        batch: Batch, predictions: Callable[[], dict[str, tf.Tensor]], step: tf.Tensor, _: object
+    ) -> tf.Operation:
         name, scores = sorted(predictions().items())[0]
         return tf.numpy_function(
             lambda *arrays: seen.append((name, *arrays)) or np.int64(0), [step, scores], tf.int64

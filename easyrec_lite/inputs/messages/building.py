@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.inputs.cells import separator_of
@@ -11,7 +11,7 @@ from easyrec_lite.inputs.messages.csv_lines import CsvDecoder
 from easyrec_lite.inputs.messages.decoder import Decoder
 from easyrec_lite.inputs.messages.examples import ExampleDecoder
 from easyrec_lite.inputs.messages.json_objects import JsonDecoder
-from easyrec_lite.inputs.schema import Found, resolve
+from easyrec_lite.inputs.schema import Found, Kind, resolve
 from easyrec_lite.protos import data_pb2
 
 _Format = data_pb2.KafkaServer
@@ -27,6 +27,7 @@ def build_decoder(
     value_format: int,
     columns: Sequence[str] | None = None,
     required: Collection[str] = (),
+    limits: Mapping[str, tuple[float, float]] | None = None,
 ) -> Decoder:
     """Builds the decoder of a message format.
 
@@ -36,6 +37,8 @@ def build_decoder(
         value_format: A `KafkaServer.ValueFormat`.
         columns: The columns to read; None means all declared ones.
         required: Those without which a row can't be used; they are read in any case.
+        limits: The smallest and the largest value of a row that can be used, for some of the columns; those that hold
+            text or lists have none.
 
     Raises:
         ConfigError: Columns that aren't declared or are so twice, defaults that don't parse, lists or a separator that
@@ -71,6 +74,11 @@ def build_decoder(
         raise ConfigError([*problems, *error.problems]) from None
     if problems:
         raise ConfigError(problems)
+    limits = {
+        name: limit
+        for name, limit in (limits or {}).items()
+        if name in specs and specs[name].kind is not Kind.TEXT and not specs[name].ragged
+    }
     if value_format == _Format.CSV:
-        return CsvDecoder(specs, required, separator=separator, header=declared)
-    return _BY_NAME[value_format](specs, required)
+        return CsvDecoder(specs, required, limits, separator=separator, header=declared)
+    return _BY_NAME[value_format](specs, required, limits)

@@ -27,9 +27,15 @@ class CsvDecoder(Decoder):
     """
 
     def __init__(
-        self, specs: Mapping[str, ColumnSpec], required: Collection[str], *, separator: bytes, header: Sequence[str]
+        self,
+        specs: Mapping[str, ColumnSpec],
+        required: Collection[str] = (),
+        limits: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        separator: bytes,
+        header: Sequence[str],
     ) -> None:
-        super().__init__(specs, required)
+        super().__init__(specs, required, limits)
         self._separator, self._width = separator, len(header)
         self._wanted = {name: header.index(name) for name in specs}
 

@@ -96,15 +96,22 @@ class Decoder(abc.ABC):
         specs: How each wanted column is read.
         required: The columns without which a row can't be used: those of labels, weights and event times. An empty
             text or list is missing there too.
+        limits: The smallest and the largest value that a row may have in a column of single numbers.
     """
 
     # Messages that are read at once: enough that the cost of a call doesn't count, few enough that what must be read
     # again on account of a damaged message isn't much.
     chunk = 4096
 
-    def __init__(self, specs: Mapping[str, ColumnSpec], required: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, ColumnSpec],
+        required: Collection[str] = (),
+        limits: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self.specs: Mapping[str, ColumnSpec] = dict(specs)
         self._required = [name for name in self.specs if name in required]
+        self._limits = dict(limits or {})
         types = {name: _TYPES[spec.kind] for name, spec in self.specs.items()}
         self._schema = pa.schema(
             [(name, pa.list_(type_) if self.specs[name].ragged else type_) for name, type_ in types.items()]
@@ -155,6 +162,9 @@ class Decoder(abc.ABC):
         for name in self._required:
             for row in np.flatnonzero(_missing(batch.column(name))).tolist():
                 reasons.setdefault(row, (name, "is missing, and no row can do without it"))
+        for name, (low, high) in self._limits.items():
+            for row in np.flatnonzero(_outside(batch.column(name), low, high)).tolist():
+                reasons.setdefault(row, (name, f"is outside of {low:g} .. {high:g}"))
         if not reasons:
             return batch, part.message, part.row
         for row, (name, reason) in reasons.items():
@@ -190,6 +200,11 @@ class Decoder(abc.ABC):
             order = np.lexsort((row, message))
             rows, message, row = rows.take(pa.array(order)), message[order], row[order]
         return Decoded(rows, message, row, counts, bad)
+
+
+def _outside(column: pa.Array, low: float, high: float) -> np.ndarray:
+    outside = pc.or_(pc.less(column, low), pc.greater(column, high))
+    return pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
 
 
 def _missing(column: pa.Array) -> np.ndarray:
