@@ -45,6 +45,7 @@ from easyrec_lite.training import (
     Trainer,
     optimizers,
     training_environment,
+    training_tensors,
 )
 
 CONFIG_FILE = "pipeline.config"
@@ -276,7 +277,10 @@ def _fine_tune(config: pipeline_pb2.EasyRecConfig, trainer: Trainer) -> None:
     report = warm_start(
         checkpoint, model_tensors(trainer.recommender), names, crop_or_pad=train_config.force_restore_shape_compatible
     )
-    warn(str(report))
+    # A new run has optimizer state of its own: that of the old one is not missed.
+    own = {tensor.name for tensor in training_tensors(trainer.stepper)}
+    report.unused[:] = [name for name in report.unused if name not in own]
+    warn(f"{train_config.fine_tune_checkpoint}: {report}")
 
 
 def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny import rows
-from training_runs import TRAIN_ROWS, config, journal, left_behind, run, tensors
+from training_runs import TRAIN_ROWS, KillAt, Killed, config, journal, left_behind, run, tensors
 
 from easyrec_lite.checkpoints import latest, list_checkpoints
 from easyrec_lite.errors import UserError
@@ -169,6 +170,35 @@ def test_a_checkpoint_by_the_clock_at_the_very_end_is_still_evaluated(data: Path
     again = run(config(data, tmp_path / "m", *edits), resume=True)
     assert again.metrics == result.metrics
     assert [r["step"] for r in journal(tmp_path / "m") if r["kind"] == "evaluation"] == [6]
+
+
+def test_checkpoints_by_rows(data: Path, tmp_path: Path, plain_run: Path) -> None:
+    log = Log()
+    edits = ["train_config.save_checkpoints_steps=0", "train_config.save_checkpoints_rows=50"]
+    run(config(data, tmp_path / "m", *edits), callbacks=[log])
+    # 16 rows a step, 300 in all: at 64, 112, 160, 208, 256, 300.
+    assert log.at("evaluation") == log.at("checkpoint") == [4, 7, 10, 13, 16, 19]
+    assert [c.state["rows"] for c in list_checkpoints(tmp_path / "m")] == [64, 112, 160, 208, 256, 300]
+    assert left_behind(tmp_path / "m")["tensors"] == left_behind(plain_run)["tensors"]
+    with pytest.raises(Killed):
+        run(config(data, tmp_path / "killed", *edits), callbacks=[KillAt(9)])
+    log = Log()
+    run(config(data, tmp_path / "killed", *edits), resume=True, callbacks=[log])
+    assert log.at("checkpoint") == [10, 13, 16, 19]  # rows are counted on
+
+
+def test_checkpoints_by_event_time(data: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(data / "train.csv")
+    rows.assign(at=1_700_000_100 + 10 * rows.index).to_csv(tmp_path / "train.csv", index=False)
+    (tmp_path / "eval.csv").write_bytes((data / "eval.csv").read_bytes())
+    edits = ["train_config.save_checkpoints_steps=0", "train_config.save_checkpoints_event_minutes=5"]
+    edits += ["data_config.event_time_field=at", "data_config.shuffle=false", "data_config.num_epochs=1"]
+    log = Log()
+    run(config(tmp_path, tmp_path / "m", *edits), callbacks=[log])
+    # 160 seconds a step; 1,700,000,100 is a multiple of 300, the next ones are passed in steps 2, 4, 6; then the end.
+    assert 1_700_000_100 % 300 == 0
+    assert log.at("evaluation") == log.at("checkpoint") == [2, 4, 6, 7]
+    assert list_checkpoints(tmp_path / "m")[0].state["event_time"] == 1_700_000_100 + 310
 
 
 def test_keeps_the_newest_and_the_best(data: Path, tmp_path: Path) -> None:

@@ -87,8 +87,9 @@ class _Clock(Callback):
 def config(model: str, case: Case, source: str, data: Path, server: str, folder: Path) -> PipelineConfig:
     """The config of a model on one of `SOURCES`."""
     format, rows, client = SOURCES[source]
+    edits = [f"train_config.steps_per_call={_WARM_UP // 2}"]
     if not format:
-        return config_of(model, case, data, folder)
+        return config_of(model, case, data, folder, edits)
     fields = []
     for name in pq.read_schema(data).names:
         is_list = name in histories(case)
@@ -99,7 +100,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
         server: "{server}" topic: "{_topic(format, rows)}" group: "bench" value_format: {_FORMATS[format]}
         client: {client} max_wait_ms: 60000
     }}"""
-    return config_of(model, case, data, folder, kafka=kafka, fields=" ".join(fields))
+    return config_of(model, case, data, folder, edits, kafka=kafka, fields=" ".join(fields))
 
 
 def train(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
@@ -123,6 +124,7 @@ def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
             for _ in range(count):
                 next(batches)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        rows.close()
         return Rate(count * case.batch / wall, cpu / (count * case.batch) * 1e6)
 
 
@@ -174,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for source in sources:
                         alone[source].append(_common.in_own_process(read, model, case, source, data, server))
                         trained[source].append(_common.in_own_process(train, model, case, source, data, server))
+                        print(f"{model}, {source}: {trained[source][-1]}, alone {alone[source][-1]}", file=sys.stderr)
                 results[model] = {"trained": trained, "alone": alone}
                 show(model, sources, trained, alone)
     finally:
