@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         recommender.build()
         for title, columns, rows in _summary.tables(message, recommender):
             table(title, columns, rows)
+        if message.HasField("kafka_train_input"):
+            warn(
+                f"kafka_train_input: messages of {message.kafka_train_input.topic!r} were not looked at; only files are"
+            )
         if not message.train_input_path:
             return 0
         data = _summary.look_at_data(message, recommender, options.rows)

@@ -54,7 +54,10 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path, monkeypatch: 
         (["train", "--edit", "train_config.seed"], "train_config.seed"),
         (["train", "--edit", "features[agee].embedding_dim=1"], "did you mean 'age'?"),
         (["train", "--edit", "train_input_path=nowhere/*.txt"], "nowhere/*.txt"),
-        (["train", "--edit", "train_input_path="], "train_input_path: found nothing, expected the files to train on"),
+        (
+            ["train", "--edit", "train_input_path="],
+            "train_input_path: found nothing, expected the files, or kafka_train_input, to train on",
+        ),
         (["train", "--edit", "model_dir="], "model_dir"),
         (["train", "--edit", "eval_input_path=nowhere.txt"], "nowhere.txt"),
         (["train", "--edit", "data_config.separator=,"], "data_config"),

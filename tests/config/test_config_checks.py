@@ -39,7 +39,7 @@ CASES = [
     ),
     ("num_steps: 10", "num_steps: 10 enable_oss_stop_signal: true", "train_config.enable_oss_stop_signal", "platform"),
     ("input_type: CSVInput", "input_type: OdpsInput", "data_config.input_type", "ParquetInput"),
-    ("input_type: CSVInput", "input_type: KafkaInput", "data_config.input_type", "not implemented yet"),
+    ("input_type: CSVInput", "input_type: DummyInput", "data_config.input_type", "not implemented yet"),
     ("model_config {", "model_config { num_class: 2", "model_config.num_class", "only num_class: 1"),
     ("model_config {", "model_config { loss_type: JRC_LOSS", "model_config.loss_type", "not implemented yet"),
     ("adam_optimizer {", "momentum_optimizer {", f"{OPTIMIZER}.momentum_optimizer", "adam_optimizer"),

@@ -221,7 +221,6 @@ def test_scorers_see_a_batch_before_it_is_trained_on() -> None:
         plain.train(batch)
         error, change = np.abs(scores - before).max(), np.abs(before - other.predict(batch)[name]).max()
         assert error < 0.1 * change  # Adam turns the rounding of small gradients into more
-    check(values(other), recommender, atol=1e-3)
 
 
 def elements(recommender: Recommender, pieces: list[pd.DataFrame]) -> tf.data.Dataset:
