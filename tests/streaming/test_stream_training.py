@@ -60,3 +60,24 @@ def test_damaged_messages_are_kept_aside_and_all_others_trained(
     places = Counter((f"{head['topic'].decode()}/{head['partition'].decode()}", int(head["offset"])) for head in heads)
     assert places == Counter(kinds)
     assert all(head["reason"] for head in heads)
+
+
+@pytest.mark.broker
+def test_evaluation_on_a_topic_is_that_of_its_rows_in_a_file(
+    kafka: Cluster, make_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows.parquet", 3000)
+    topic = make_topic(2)
+    replay(
+        kafka.bootstrap, topic, str(tmp_path / "rows.parquet"), columns=COLUMNS, label="click",
+        event_time_field="at", rows_per_message=3,
+    )  # fmt: skip
+    model = tmp_path / "m"
+    on_topic = [f"kafka_eval_input.{field}" for field in (f"server={kafka.bootstrap}", f"topic={topic}", "group=e")]
+    trained = _runs.train(config(kafka.bootstrap, topic, model, *on_topic, bounded=True))
+    assert trained.metrics["rows"] == 3000
+    _, again = _runs.evaluate(config(kafka.bootstrap, topic, model, *on_topic))
+    on_file = [f"eval_input_path={tmp_path / 'rows.parquet'}"]
+    _, expected = _runs.evaluate(config(kafka.bootstrap, topic, model, *on_file))
+    assert trained.metrics == pytest.approx(expected, rel=1e-5)
+    assert again == pytest.approx(expected, rel=1e-5)
