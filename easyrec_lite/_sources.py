@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from easyrec_lite.config import ConfigError, Problem
+from easyrec_lite.config import WARNING, ConfigError, Problem
 from easyrec_lite.inputs import BadRows, Decoder, Source, build_decoder, open_kafka, open_source
 from easyrec_lite.inputs.kafka import Settings
 from easyrec_lite.models import Recommender
@@ -25,6 +25,12 @@ def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
                 Settings.from_config(getattr(config, path), path)
             except ConfigError as error:
                 yield from error.problems
+    if config.HasField("kafka_train_input"):
+        data = config.data_config
+        for name in ("shuffle", "drop_remainder"):
+            if data.HasField(name) and getattr(data, name):
+                expected = "nothing: the rows of a topic are trained on in their order, all of them"
+                yield Problem(f"data_config.{name}", "true, with kafka_train_input", expected, severity=WARNING)
 
 
 def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, model_dir: Path) -> Source:
