@@ -155,7 +155,8 @@ class Trainer:
                     self._save()
                 saved_at = time.monotonic()
         if not self.step:
-            raise InputError("train_input_path", "no batch of rows", "at least one", "see data_config.drop_remainder")
+            place = self.recommender.config.WhichOneof("train_path") or "train_input_path"
+            raise InputError(place, "no batch of rows", "at least one", "see data_config.drop_remainder")
         if evaluated_step != self.step:
             result.metrics = self._evaluation()
             if self.checkpoint is None or self.checkpoint.step != self.step:
