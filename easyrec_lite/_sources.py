@@ -46,8 +46,7 @@ def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender
         InputError: the files or the brokers are not there.
     """
     data = config.data_config
-    extra = [data.event_time_field] if data.event_time_field else []
-    columns = list(dict.fromkeys([*recommender.columns, *extra]))
+    columns = list(dict.fromkeys([*recommender.columns, *_event_time_columns(data)]))
     bad_rows = BadRows.from_config(data, model_dir / BAD_ROWS_FILE)
     if config.HasField("kafka_train_input"):
         server = config.kafka_train_input
@@ -114,9 +113,13 @@ def _decoder(server: data_pb2.KafkaServer, recommender: Recommender, columns: li
     """A stream can't be mended and read again, so one row must not end it: what no loss can take is unusable."""
     data = recommender.config.data_config
     # A default in their place would be trained on as if it had been seen.
-    required = [*recommender.labels.columns, *([data.event_time_field] if data.event_time_field else [])]
+    required = [*recommender.labels.columns, *_event_time_columns(data)]
     limits = dict.fromkeys(recommender.binary_labels, (0.0, 1.0))
     return build_decoder(data, server.value_format, columns, required, limits)
+
+
+def _event_time_columns(data: data_pb2.DatasetConfig) -> list[str]:
+    return [data.event_time_field] if data.event_time_field else []
 
 
 def _evaluation_batch_size(config: pipeline_pb2.EasyRecConfig) -> int:

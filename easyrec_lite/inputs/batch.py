@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -56,6 +56,11 @@ class RawBatch:
     rows: int
     missing: Mapping[str, int]
     event_time: float = math.nan
+
+
+def join(pieces: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of one or more pieces; of one, without a copy."""
+    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def to_batch(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from easyrec_lite.inputs.bad_rows import MASK, BadRow, BadRows
-from easyrec_lite.inputs.batch import HasJson, RawBatch, to_batch
+from easyrec_lite.inputs.batch import HasJson, RawBatch, join, to_batch
 from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.position import Cursor, Position
 from easyrec_lite.inputs.rows import Rows, clean
@@ -138,11 +138,11 @@ class WindowedSource(Source):
                 wanted -= len(piece)
                 position = window.end if index == len(window.rows) else replace(window.start, index=index)
                 if not wanted:
-                    yield to_batch(_join(pieces), self.columns, position)
+                    yield to_batch(join(pieces), self.columns, position)
                     pieces, wanted = [], self._batch_size
             index = 0
         if pieces and not self._drop_remainder:
-            yield to_batch(_join(pieces), self.columns, position)
+            yield to_batch(join(pieces), self.columns, position)
 
     def _windows(self, start: Position) -> Iterator[_Window]:
         cursor, number = start.cursor, start.window
@@ -171,7 +171,7 @@ class WindowedSource(Source):
                 raise InputError(self._rows.names[0], "no usable row in any file", "rows to read")
 
     def _finish(self, pieces: list[pa.RecordBatch], start: Position, end: Position) -> _Window:
-        rows = _join(pieces)
+        rows = join(pieces)
         if self._seed is not None:
             order = _permutation(len(rows), self._seed, start.epoch, _WINDOW_STREAM, start.window)
             rows = rows.take(pa.array(order))
@@ -200,10 +200,6 @@ class WindowedSource(Source):
 
 def _permutation(count: int, *seed: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))).permutation(count)
-
-
-def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -6,14 +6,11 @@ import gzip
 import json
 import random
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_runs import ROOT, SAMPLES, Run, Workspace, command, refused
-
-sys.path.insert(0, str(ROOT / "tests" / "config"))
+from command_runs import SAMPLES, Run, Workspace, command, refused
 from config_damage import MUTATIONS
 
 from easyrec_lite import _runs

@@ -15,8 +15,8 @@ from easyrec_lite.inputs import BadRows, InputError
 from easyrec_lite.inputs.kafka import confluent, kafka_python
 from easyrec_lite.inputs.kafka.client import Client, Fetched, Library, OutOfRangeError
 from easyrec_lite.inputs.kafka.ledger import Ledger
+from easyrec_lite.inputs.kafka.opening import library as find_library
 from easyrec_lite.inputs.kafka.settings import Settings, Where
-from easyrec_lite.inputs.kafka.source import library as find_library
 from easyrec_lite.protos import data_pb2
 
 pytestmark = pytest.mark.broker

@@ -5,19 +5,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from messages import decode_as
 
-from easyrec_lite.inputs.messages import Decoded, build_decoder
+from easyrec_lite.inputs.messages import Decoded
 from easyrec_lite.protos import data_pb2
 
 FIELDS = {"user": "INT64", "price": "FLOAT", "city": "STRING", "hist": "INT64s", "tags": "STRINGs"}
 
 
 def decode(values: list[bytes | None], required: tuple[str, ...] = (), **fields: str) -> Decoded:
-    config = data_pb2.DatasetConfig()
-    for name, type_ in (fields or FIELDS).items():
-        is_list = type_.endswith("s") or None
-        config.input_fields.add(input_name=name, input_type=type_.removesuffix("s"), list=is_list)
-    return build_decoder(config, data_pb2.KafkaServer.ARROW, None, required).decode(values)
+    return decode_as(data_pb2.KafkaServer.ARROW, values, required, **(fields or FIELDS))
 
 
 def stream(*batches: pa.RecordBatch, compression: str | None = None, schema: pa.Schema | None = None) -> bytes:

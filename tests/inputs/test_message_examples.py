@@ -1,24 +1,20 @@
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import pytest
 import tensorflow as tf
+from messages import cells_as, decode_as
 
-from easyrec_lite.inputs.messages import Decoded, build_decoder
 from easyrec_lite.protos import data_pb2
 from tools._kafka_formats import length_prefixed
 
 NAN = math.nan
 
 
-def decode(values: list[bytes | None], required: tuple[str, ...] = (), **fields: str) -> Decoded:
-    config = data_pb2.DatasetConfig()
-    for name, type_ in fields.items():
-        is_list = type_.endswith("s") or None
-        config.input_fields.add(input_name=name, input_type=type_.removesuffix("s"), list=is_list)
-    return build_decoder(config, data_pb2.KafkaServer.TF_EXAMPLE, None, required).decode(values)
+decode = functools.partial(decode_as, data_pb2.KafkaServer.TF_EXAMPLE)
 
 
 def example(**features: list[Any]) -> bytes:
@@ -34,13 +30,7 @@ def example(**features: list[Any]) -> bytes:
 def cells(type_: str, *written: list[Any]) -> list[Any]:
     """What becomes of features, each in a message of its own; "bad" where its row is unusable."""
     values: list[bytes | None] = [example(x=values, other=[b"\xff"]) for values in written]
-    decoded = decode(values, x=type_)
-    found = dict(zip(decoded.message.tolist(), decoded.rows.column(0).to_pylist(), strict=True))
-    # The same alone: how others are written has no influence.
-    for at, value in enumerate(values):
-        alone = decode([value], x=type_).rows.column(0).to_pylist()
-        assert alone == ([found[at]] if at in found else [])
-    return [found.get(at, "bad") for at in range(len(values))]
+    return cells_as(data_pb2.KafkaServer.TF_EXAMPLE, type_, values)
 
 
 def test_single_values_of_every_type() -> None:

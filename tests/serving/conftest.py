@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-# The small configs and rows are shared with the tests of the models.
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
 from exports import Exported, make
 
 from easyrec_lite.serving import Predictor

@@ -2,20 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from training_runs import data
 
-import pytest
-
-# The small configs and rows are shared with the tests of the models.
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-from training_runs import write_rows
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows to train and evaluate on."""
-    directory = tmp_path_factory.mktemp("rows")
-    write_rows(directory)
-    return directory
+__all__ = ["data"]

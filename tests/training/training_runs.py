@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny import HEAD, MODELS, load, rows
 
 from easyrec_lite import _runs
@@ -35,6 +36,14 @@ model_config {
 
 class Killed(Exception):  # noqa: N818 - what it stands for
     """Raised where a process would be killed: nothing after it is run."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows to train and evaluate on."""
+    directory = tmp_path_factory.mktemp("rows")
+    write_rows(directory)
+    return directory
 
 
 def write_rows(directory: Path) -> None:
