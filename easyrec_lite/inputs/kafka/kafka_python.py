@@ -28,6 +28,7 @@ from easyrec_lite.inputs.kafka.client import (
     unreachable,
 )
 from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
+from easyrec_lite.inputs.kafka.wide_reads import read_wide
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ _FETCH_BYTES = 2**24
 _ADMIN_KEYS = frozenset(KafkaAdminClient.DEFAULT_CONFIG)
 _PRODUCER_KEYS = frozenset(KafkaProducer.DEFAULT_CONFIG)
 _NO_ID = UUID(int=0)
+
+read_wide()
 
 
 class KafkaPython(Library):
