@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -43,7 +44,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def write_settings(directory: Path, port: int, controller_port: int, more: Mapping[str, str]) -> Path:
-    """Writes server.properties and the logging's settings; returns the path of the former."""
+    """Writes server.properties and the logging's settings; returns the path of the former.
+
+    In `more`, `{port}` and `{controller_port}` stand for the two ports.
+    """
+    ports = {"{port}": str(port), "{controller_port}": str(controller_port)}
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -85,7 +90,7 @@ def write_settings(directory: Path, port: int, controller_port: int, more: Mappi
         "log.cleaner.dedupe.buffer.size": str(8 * 2**20),
         "log.cleaner.io.buffer.size": str(2**19),
         "log.cleaner.backoff.ms": "500",
-        **more,
+        **{key: functools.reduce(lambda text, name: text.replace(name, ports[name]), ports, more[key]) for key in more},
     }
     (directory / "log4j.properties").write_text(_LOG4J, encoding="utf-8")
     path = directory / "server.properties"

@@ -66,7 +66,7 @@ class KafkaBroker(Cluster):
     Args:
         directory: Where it keeps everything; one that exists is continued with its ports and messages.
         heap_mb: Java's heap in MiB.
-        settings: More lines of server.properties, which win over ours.
+        settings: More lines of server.properties, which win over ours; `{port}` and `{controller_port}` are filled in.
         detached: It outlives this process.
         start_timeout: Seconds that a start may take.
     """

@@ -83,11 +83,12 @@ def test_offsets() -> None:
 
 def test_keys_of_librdkafka_become_arguments_of_kafka_python(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("hidden\n")
+    (tmp_path / "ca.pem").touch()
     settings = Settings.from_config(
         server(
             config_global=[
                 "security.protocol=sasl_ssl",
-                "ssl.ca.location=/ca.pem",
+                f"ssl.ca.location={tmp_path / 'ca.pem'}",
                 "ssl.endpoint.identification.algorithm=none",
                 f"ssl.key.password=file:{tmp_path / 'key'}",
                 "fetch.wait.max.ms=100",
@@ -97,7 +98,7 @@ def test_keys_of_librdkafka_become_arguments_of_kafka_python(tmp_path: Path) -> 
     )
     assert kafka_python_options(settings.options) == {
         "security_protocol": "SASL_SSL",
-        "ssl_cafile": "/ca.pem",
+        "ssl_cafile": str(tmp_path / "ca.pem"),
         "ssl_check_hostname": False,
         "ssl_password": "hidden",
         "fetch_max_wait_ms": 100,
@@ -116,6 +117,7 @@ def test_wrong_keys_and_values() -> None:
             "check.crcs=perhaps",
             "sasl.password=literal",
             "client.id=a",
+            "ssl.key.location=nowhere.pem",
         ],
         config_topic=["auto.offset.reset=earliest", "client.id=b", "statistics.interval.ms=5"],
     )
@@ -128,6 +130,8 @@ def test_wrong_keys_and_values() -> None:
         "kafka_train_input.config_global[3]: found fetch.min.bytes=many, expected a whole number",
         "kafka_train_input.config_global[4]: found check.crcs=perhaps, expected true or false",
         "kafka_train_input.config_global[5]: found a literal secret, expected env:NAME or file:PATH",
+        "kafka_train_input.config_global[7]: found ssl.key.location=nowhere.pem, which can't be read, "
+        "expected the path of a file",
         "kafka_train_input.config_topic[0]: found 'auto.offset.reset', expected no setting that is made elsewhere: "
         "use the field `start`, and `skip_lost` for messages that are gone",
         "kafka_train_input.config_topic[1]: found 'client.id' a second time, expected each key once",

@@ -81,21 +81,14 @@ class _Client(Client):
             self._net = KafkaNetClient(**config)
             return self._net
 
+        failures = _Failures()
         try:
-            self._consumer = KafkaConsumer(
-                **options,
-                kafka_client=make_client,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
-                max_poll_records=_POLL_RECORDS,
-                metadata_max_age_ms=max(1, int(refresh * 1000)),
-                bootstrap_timeout_ms=_CONNECT_MS,
-            )
+            with failures:
+                self._consumer = self._connect(options, make_client, refresh)
         except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError) as error:
-            raise unreachable(settings, error) from error
+            if failures.refusal is not None:
+                raise refused(settings, failures.refusal) from error
+            raise unreachable(settings, failures.newest or error) from error
         except kafka_errors.KafkaConfigurationError as error:
             raise ConfigError(
                 [Problem(f"{settings.path}.config_global", str(error), "what kafka-python takes")]
@@ -109,6 +102,21 @@ class _Client(Client):
         self._answered = threading.Event()
         self._answered.set()
         self._net.cluster.add_listener(lambda _: self._answered.set())
+
+    @staticmethod
+    def _connect(options: Mapping[str, Any], make_client: Callable[..., KafkaNetClient], refresh: float) -> Any:
+        return KafkaConsumer(
+            **options,
+            kafka_client=make_client,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            max_poll_records=_POLL_RECORDS,
+            metadata_max_age_ms=max(1, int(refresh * 1000)),
+            bootstrap_timeout_ms=_CONNECT_MS,
+        )
 
     def describe(self, timeout: float | None = None) -> Topic | None:
         cluster = self._net.cluster
@@ -270,6 +278,42 @@ def _retry(action: Callable[[], T], timeout: float) -> T:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_RETRY_SECONDS)
+
+
+class _Failures(logging.Handler):
+    """Why kafka-python could not connect, while entered: it only logs that, and says in the end that it took too long.
+
+    Attributes:
+        newest: the last error, or None.
+        refusal: the last one that has to do with certificates or passwords, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.newest: Exception | None = None
+        self.refusal: Exception | None = None
+        self._logger = logging.getLogger("kafka.net")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        for error in (one for one in arguments if isinstance(one, Exception)):
+            if isinstance(error, kafka_errors.SaslAuthenticationFailedError) or "Handshake" in str(error):
+                self.refusal = error
+            elif not isinstance(error, kafka_errors.KafkaTimeoutError):  # that time is up says nothing of why
+                self.newest = error
+
+    def __enter__(self) -> None:
+        self._before = self._logger.level, self._logger.propagate
+        if not self._logger.isEnabledFor(logging.WARNING):
+            self._logger.setLevel(logging.WARNING)
+            self._logger.propagate = False
+        self._logger.addHandler(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self._logger.removeHandler(self)
+        level, self._logger.propagate = self._before
+        self._logger.setLevel(level)
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -213,6 +214,8 @@ def _value(place: str, key: str, value: str, problems: list[Problem]) -> str:
         except ConfigError as error:
             problems += error.problems
             return ""
+    if re.fullmatch(r"ssl\.\w+\.location", key) and not os.access(value, os.R_OK):
+        problems.append(Problem(place, f"{key}={value}, which can't be read", "the path of a file"))
     type_ = _KEYS.get(key, ("", str))[1]
     if type_ is int and not re.fullmatch(r"\d+", value):
         problems.append(Problem(place, f"{key}={value}", "a whole number"))
@@ -227,6 +230,9 @@ def _start(server: data_pb2.KafkaServer, path: str, problems: list[Problem]) -> 
         return Where("offsets", offsets=_offsets(server.offset_info, f"{path}.offset_info", problems))
     if which == "offset_time":
         return Where("time", _time_ms(server.offset_time, f"{path}.offset_time", problems))
+    if which == "start_after_base" and server.start_after_base:
+        expected = "offset_time: only a training has a base model"
+        problems.append(Problem(f"{path}.start_after_base", "true", expected))
     latest = which == "start" and server.start == data_pb2.KafkaServer.LATEST
     return Where("latest" if latest else "earliest")
 
