@@ -3,6 +3,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# The TensorFlow that the newest TensorFlow Serving is built on: exports must load there.
+TF220 := $(VENV)-tf220
 # PYTHON=/path/to/python names the interpreter; empty: the first of these that runs and is new enough.
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
@@ -20,7 +22,7 @@ RUN := runs/quickstart
 # MovieLens-1M may not be passed on, so CI leaves out what needs it unless the variable says where it is.
 UNAVAILABLE := $(if $(CI),$(if $(EASYREC_LITE_ML1M),, and not movielens))
 
-.PHONY: help quickstart stream-demo install test test-slow lint format types imports docs docs-serve wheel clean
+.PHONY: help quickstart stream-demo install test test-slow lint format types imports notebooks docs docs-serve wheel clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +40,7 @@ quickstart: $(VENV)/.installed ## Install, make data, train MultiTower, evaluate
 	@echo "SavedModel  $(RUN)/export/"
 	@echo "curves      $(BIN)/tensorboard --logdir $(RUN)"
 
-stream-demo: $(VENV)/.installed-dev ## Broker, base model, live training on a stream, a kill and a resume (needs Java)
+stream-demo: $(VENV)/.installed-dev ## Live training on a stream: a kill, a resume, a drift, an alarm, a restore (needs Java)
 	$(BIN)/python -m tools.stream_demo --out runs/stream-demo
 
 install: $(VENV)/.installed-dev ## Install the package and the tools of its developers into .venv
@@ -46,8 +48,8 @@ install: $(VENV)/.installed-dev ## Install the package and the tools of its deve
 test: $(VENV)/.installed-dev ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not broker"
 
-test-slow: $(VENV)/.installed-dev ## Run the long tests and those that need a Kafka broker
-	$(BIN)/python -m pytest -m "(slow or broker)$(UNAVAILABLE)"
+test-slow: $(VENV)/.installed-dev $(TF220)/.installed ## Run the long tests and those that need a Kafka broker
+	EASYREC_LITE_TF220=$(abspath $(TF220)/bin/python) $(BIN)/python -m pytest -m "(slow or broker)$(UNAVAILABLE)"
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -62,6 +64,9 @@ types: $(VENV)/.installed-dev ## Check types
 
 imports: $(VENV)/.installed-dev ## Check which room imports which
 	$(BIN)/lint-imports
+
+notebooks: $(VENV)/.installed-dev ## Run the notebooks of samples/notebooks and keep their outputs
+	$(BIN)/python -m tools.notebooks
 
 docs: $(VENV)/.installed-dev ## Build the manual into site/
 	$(BIN)/mkdocs build --strict
@@ -92,6 +97,12 @@ $(BIN)/python:
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	@echo "Installing into $(VENV), which takes some minutes the first time"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable .
+	@touch $@
+
+$(TF220)/.installed: | $(BIN)/python
+	@echo "Installing TensorFlow 2.20 into $(TF220), for one test"
+	$(BIN)/python -m venv $(TF220)
+	$(TF220)/bin/python -m pip install --disable-pip-version-check --quiet "tensorflow==2.20.*"
 	@touch $@
 
 # Also stands for .installed, so that a developer's environment is installed once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import re
 import sys
@@ -96,7 +97,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
         place += 1
     if unknown:
         arguments.error(f"unknown: {' '.join(unknown)}")
-    _load_tensorflow()
+    load_tensorflow()
     for module in namespace.imports:
         try:
             importlib.import_module(module)
@@ -111,13 +112,14 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None) -> tup
     return namespace, overrides
 
 
-def _load_tensorflow() -> None:
+def load_tensorflow() -> None:
     """Imports TensorFlow without what it says of devices it doesn't find; a flag that is wrong was told before.
 
     Its first lines are written before it knows of any log level, so they are caught at the file descriptor.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
+    logging.getLogger("tensorflow").addFilter(_is_news)
     before = os.dup(2)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
@@ -125,6 +127,7 @@ def _load_tensorflow() -> None:
             import tensorflow
 
             tensorflow.config.list_physical_devices()
+            logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it tells of each file it writes
         finally:
             os.dup2(before, 2)
             os.close(before)
@@ -132,6 +135,11 @@ def _load_tensorflow() -> None:
             for line in caught:
                 if not _CHATTER.match(line):
                     os.write(2, line)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not so that a function is traced for each model anew, which a process with several models does."""
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 def edits_from_json(text: str, place: str) -> list[str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from easyrec_lite.checkpoints import Checkpoint
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.protos import pipeline_pb2
-from easyrec_lite.serving import CONFIG, DESCRIPTION, export_model, exported_step, versions
+from easyrec_lite.serving import (
+    CONFIG,
+    DESCRIPTION,
+    export_model,
+    exported_step,
+    keep_newest,
+    remove_leftovers,
+    versions,
+)
+from easyrec_lite.streaming.publishing import ModelWriter
 from easyrec_lite.training import BestMetric, Callback, Trainer
 
 
@@ -30,16 +39,14 @@ class Exporter(Callback):
         self, config: pipeline_pb2.EasyRecConfig, config_text: str, directory: Path, best: BestMetric | None
     ) -> None:
         self._config = config
-        self._text = config_text
+        self._write = model_writer(config, config_text, directory)
         self._directory = directory
         self._best = best
-        self._assets = asset_files(config)  # now, not after hours of training
         self._exported_step: int | None = None
 
     def on_start(self, trainer: Trainer) -> None:
         """See Callback."""
-        for leftover in (*self._directory.glob(".*.tmp.*"), *self._directory.glob(".*.trash")):
-            shutil.rmtree(leftover)  # of a run that was killed
+        remove_leftovers(self._directory)
         if trainer.checkpoint is not None:
             if trainer.checkpoint.step in map(exported_step, versions(self._directory)):
                 self._exported_step = trainer.checkpoint.step
@@ -60,14 +67,24 @@ class Exporter(Callback):
         wanted = is_best or self._config.export_config.exporter_type != "best"
         if not wanted or checkpoint.step == self._exported_step:
             return
-        export_model(self._config, checkpoint, self._directory, config_text=self._text, asset_files=self._assets)
+        self._write(checkpoint)
         self._exported_step = checkpoint.step
-        keep = max(1, self._config.export_config.exports_to_keep)
-        for old in versions(self._directory)[:-keep]:
-            # By renaming first: a server must never see half a version.
-            trash = old.with_name(f".{old.name}.trash")
-            old.rename(trash)
-            shutil.rmtree(trash)
+        keep_newest(self._directory, max(1, self._config.export_config.exports_to_keep))
+
+
+def model_writer(config: pipeline_pb2.EasyRecConfig, config_text: str, directory: Path) -> ModelWriter:
+    """What writes the versions of a model into `directory`, for exporters and `streaming.Publisher`.
+
+    Args:
+        config: checked and complete.
+        config_text: the completed config, for the exports' assets.
+        directory: parent of the versions.
+
+    Raises:
+        ConfigError: files of `export_config.asset_files` are not there: now, not after hours of training.
+    """
+    assets = asset_files(config)
+    return functools.partial(export_model, config, export_dir=directory, config_text=config_text, asset_files=assets)
 
 
 def asset_files(config: pipeline_pb2.EasyRecConfig) -> dict[str, Path]:

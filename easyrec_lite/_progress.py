@@ -8,7 +8,7 @@ from typing import Any
 
 from easyrec_lite.checkpoints import Checkpoint
 from easyrec_lite.streaming import StreamMonitor
-from easyrec_lite.terminal import Progress
+from easyrec_lite.terminal import Progress, warn
 from easyrec_lite.training import Callback, StepsResult, Trainer
 
 
@@ -50,11 +50,18 @@ class ProgressDisplay(Callback):
 
     def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Shows the numbers of another callback."""
-        if self._progress is not None:
-            numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        if self._progress is not None and "dropped" not in values:  # of a model that is not published, a warning tells
+            told = {name: value for name, value in values.items() if name != "rows" and not isinstance(value, dict)}
+            shown = "  ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in told.items())
             rows = f", {values['rows']:,} rows" if "rows" in values else ""
             self._progress.log(f"{kind} at step {step:,}{rows}: {shown}")
+
+    def warn(self, message: str) -> None:
+        """Shows a warning, above the bar if there is one."""
+        if self._progress is None:
+            warn(message)
+        else:
+            self._progress.log(f"warning: {message}")
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """See Callback."""

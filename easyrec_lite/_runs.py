@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import tensorflow as tf
 
-from easyrec_lite import _sources, features, models, streaming
-from easyrec_lite._exporters import Exporter
+from easyrec_lite import _decisions, _sources, features, models, streaming
+from easyrec_lite._decisions import Decision
+from easyrec_lite._exporters import Exporter, model_writer
 from easyrec_lite._progress import ProgressDisplay
-from easyrec_lite._sources import can_evaluate, describe_columns, evaluation_source, training_source
+from easyrec_lite._sources import STATISTICS_FILE, can_evaluate, describe_columns, evaluation_source, training_source
 from easyrec_lite.checkpoints import (
     Checkpoint,
     Files,
     atomic_write_json,
     atomic_write_text,
     clean_up,
+    discard_after,
     environment_changes,
     find,
     latest,
@@ -27,12 +30,21 @@ from easyrec_lite.checkpoints import (
     warm_start,
 )
 from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
-from easyrec_lite.errors import UserError
+from easyrec_lite.errors import DriftAlarm, UserError
 from easyrec_lite.inputs import KafkaSource, Source, as_dataset, input_errors
 from easyrec_lite.models import Recommender, bind_metrics, model_tensors
 from easyrec_lite.protos import export_pb2, pipeline_pb2
 from easyrec_lite.serving import restored_recommender
-from easyrec_lite.streaming import stream_callbacks
+from easyrec_lite.streaming import (
+    ALARMS_FILE,
+    AlarmLog,
+    RolledBack,
+    Stop,
+    Surroundings,
+    published_dir,
+    roll_back,
+    stream_callbacks,
+)
 from easyrec_lite.terminal import warn
 from easyrec_lite.training import (
     BestMetric,
@@ -42,6 +54,7 @@ from easyrec_lite.training import (
     MetricsJournal,
     StatisticsRecorder,
     TensorBoard,
+    TrainedBatches,
     Trainer,
     optimizers,
     training_environment,
@@ -50,7 +63,8 @@ from easyrec_lite.training import (
 
 CONFIG_FILE = "pipeline.config"
 METRICS_FILE = "metrics.jsonl"
-STATISTICS_FILE = "statistics.json"
+
+CHECKS = (features.check, models.check, optimizers.check, streaming.check, _sources.check)
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -62,9 +76,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
     """
     if not path:
         raise UserError("Which config? Say --config x.config")
-    config = load_config(
-        path, overrides, checks=(features.check, models.check, optimizers.check, streaming.check, _sources.check)
-    )
+    config = load_config(path, overrides, checks=CHECKS)
     for warning in config.warnings:
         warn(str(warning).replace(": warning: ", ": ", 1))  # `warn` says so first
     return config
@@ -72,11 +84,16 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
 
 def set_threads(config: pipeline_pb2.EasyRecConfig) -> None:
     """Applies the thread counts of the config; they must be set before TensorFlow does anything."""
-    train = config.train_config
-    if train.inter_op_parallelism_threads:
-        tf.config.threading.set_inter_op_parallelism_threads(train.inter_op_parallelism_threads)
-    if train.intra_op_parallelism_threads:
-        tf.config.threading.set_intra_op_parallelism_threads(train.intra_op_parallelism_threads)
+    train, threading = config.train_config, tf.config.threading
+    try:
+        if train.inter_op_parallelism_threads:
+            threading.set_inter_op_parallelism_threads(train.inter_op_parallelism_threads)
+        if train.intra_op_parallelism_threads:
+            threading.set_intra_op_parallelism_threads(train.intra_op_parallelism_threads)
+    except RuntimeError:  # the second run of a process, such as a notebook's
+        warn(
+            "The thread counts of train_config stay as they are: TensorFlow runs already. Start a new process for them."
+        )
 
 
 def model_dir_of(config: PipelineConfig) -> Path:
@@ -90,9 +107,11 @@ def model_dir_of(config: PipelineConfig) -> Path:
     return Path(config.message.model_dir)
 
 
-def evaluator(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Evaluator:
-    """Evaluates on the config's evaluation rows."""
-    source = evaluation_source(config, recommender)
+def evaluator(
+    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, rows: pd.DataFrame | None = None
+) -> Evaluator:
+    """Evaluates on `rows`, or on the config's evaluation rows."""
+    source = evaluation_source(config, recommender, rows)
     return Evaluator(recommender, as_dataset(source), config.eval_config.num_examples)
 
 
@@ -105,68 +124,118 @@ class TrainOptions:
         callbacks: told of everything, after those that the config asks for.
         files: file operations of the checkpoints.
         display: shows it at the terminal.
+        decision: what to do about an alarm, or where to go back to; then it goes on.
+        imports: modules of the user's, for commands that are shown.
+        rows: to train on in place of what the config names.
+        eval_rows: to evaluate on in place of what the config names.
     """
 
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     files: Files | None = None
     display: ProgressDisplay | None = None
+    decision: Decision | None = None
+    imports: Sequence[str] = ()
+    rows: pd.DataFrame | None = None
+    eval_rows: pd.DataFrame | None = None
 
 
 def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitResult:
-    """Trains as the config says; see `python -m easyrec_lite.train`."""
+    """Trains as the config says; see `python -m easyrec_lite.train`.
+
+    Raises:
+        ConfigError: all that is wrong with the config.
+        UserError: model_dir holds another run, or one that waits for a decision; or the decision does not fit.
+        DriftAlarm: the drift monitor stopped the training; model_dir is back at the checkpoint from before.
+    """
     options = options or TrainOptions()
     message = config.message
     model_dir = model_dir_of(config)
-    kafka = message.HasField("kafka_train_input")
-    if not message.train_input_path and not kafka:
+    kafka = message.HasField("kafka_train_input") and options.rows is None
+    if not message.train_input_path and not kafka and options.rows is None:
         raise ConfigError([Problem("train_input_path", "nothing", "the files, or kafka_train_input, to train on")])
     if not kafka and not message.train_config.num_steps and not message.data_config.num_epochs:
         expected = "train_config.num_steps or data_config.num_epochs above 0"
         raise ConfigError([Problem("train_config.num_steps", "no end of training", expected)])
-    start = _newest(model_dir) if options.resume else None
-    if start is None and not options.resume and _newest(model_dir) is not None:
-        raise UserError(
-            f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another"
-            " --model_dir."
-        )
+    alarms = AlarmLog(model_dir / ALARMS_FILE, options.files)
+    start, stop = None, None
+    if options.resume or options.decision is not None:
+        known = (alarms, options.decision, _tell(options), options.imports, options.files)
+        start, stop = _decisions.prepare(message, model_dir, *known)
+    else:
+        _refuse_trained(model_dir)
     set_threads(message)
     _make_deterministic()
     with late_errors(config):
         if start is not None:
             _check_unchanged(start, message)
             _warn_of_changes(start)
-        return _train(config, model_dir, options)
+        return _train(config, model_dir, options, start, alarms, stop)
 
 
-def _train(config: PipelineConfig, model_dir: Path, options: TrainOptions) -> FitResult:
+def _refuse_trained(model_dir: Path) -> None:
+    """A new run needs a directory without a trained model; one that never came to a step is begun anew."""
+    if (newest := latest(model_dir)) is not None:
+        if newest.step:
+            raise UserError(
+                f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another"
+                " --model_dir."
+            )
+        discard_after(model_dir, -1)
+
+
+def _tell(options: TrainOptions) -> Callable[[str], None]:
+    return warn if options.display is None else options.display.warn
+
+
+def _train(
+    config: PipelineConfig,
+    model_dir: Path,
+    options: TrainOptions,
+    start: Checkpoint | None,
+    alarms: AlarmLog,
+    stop: Stop | None,
+) -> FitResult:
     message, text = config.message, to_text(config.message)
     recommender = Recommender(message)
-    source = training_source(message, recommender, model_dir)
-    evaluate = evaluator(message, recommender) if can_evaluate(message) else None
+    source = training_source(message, recommender, model_dir, options.rows, fresh=start is None)
+    evaluates = can_evaluate(message) or options.eval_rows is not None
+    evaluate = evaluator(message, recommender, options.eval_rows) if evaluates else None
     trainer = Trainer(
         recommender,
         lambda position: as_dataset(source, position, details=True),
         model_dir,
         evaluate=evaluate,
-        callbacks=_callbacks(message, recommender, source, text, model_dir, options),
+        callbacks=_callbacks(message, recommender, source, text, model_dir, options, alarms),
         config_text=text,
         prefetch=max(1, min(message.data_config.prefetch_size, 8)),
         columns=describe_columns(source),
         files=options.files,
     )
-    checkpoint = trainer.resume() if options.resume else None
-    if checkpoint is None:
+    if start is not None:
+        discard_after(model_dir, start.step, options.files)  # none, but for a run that goes back
+        trainer.resume()
+    else:
         clean_up(model_dir, options.files)
         if message.train_config.fine_tune_checkpoint:
             _fine_tune(message, trainer)
+    if isinstance(source, KafkaSource) and trainer.position is None:
+        trainer.position = source.first_position().to_json()  # the same place, and end, if it comes back to the start
     model_dir.mkdir(parents=True, exist_ok=True)
     atomic_write_text(model_dir / CONFIG_FILE, text, options.files)
     try:
         with input_errors(source):
+            if options.decision is not None:
+                _decisions.carry_out(options.decision, stop, trainer, source, alarms, _tell(options))
             return trainer.fit()
+    except DriftAlarm:
+        stop = alarms.stop()
+        assert stop is not None, "it is why"
+        discard_after(model_dir, stop.restored_step, options.files)
+        raise
     finally:
         source.close()
+        alarms.close()
 
 
 @contextlib.contextmanager
@@ -188,10 +257,6 @@ def late_errors(config: PipelineConfig) -> Iterator[None]:
         raise UserError(found[1]) from error
 
 
-def _newest(model_dir: Path) -> Checkpoint | None:
-    return latest(model_dir) if model_dir.exists() else None
-
-
 def _make_deterministic() -> None:
     """Same bits for the same rows, on a GPU too, where some kernels add in the order in which threads come.
 
@@ -209,30 +274,39 @@ def _callbacks(
     text: str,
     model_dir: Path,
     options: TrainOptions,
+    alarms: AlarmLog,
 ) -> list[Callback]:
     export, files, display = config.export_config, options.files, options.display
     patience = export.max_check_steps if export.enable_early_stop else 0
-    recorders: list[MetricsJournal | TensorBoard | ProgressDisplay] = [
-        MetricsJournal(model_dir / METRICS_FILE, files),
-        TensorBoard(model_dir / "tensorboard"),
-    ]
+    journal = MetricsJournal(model_dir / METRICS_FILE, files)
+    recorders: list[MetricsJournal | TensorBoard | ProgressDisplay] = [journal, TensorBoard(model_dir / "tensorboard")]
     if display is not None:
         recorders.append(display)
     stream = source if isinstance(source, KafkaSource) else None
-    watching = stream_callbacks(config, recommender, stream, recorders)
+    columns = {name: feature.inputs[0] for name, feature in recommender.features.items()}
+    batches = TrainedBatches(columns, config.data_config.event_time_field)
+    published = published_dir(config.stream_config.publish, model_dir)
+    around = Surroundings(
+        model_dir,
+        batches,
+        alarms,
+        write=model_writer(config, text, published) if config.stream_config.HasField("publish") else None,
+        source=stream,
+        recorders=recorders,
+        journal=journal,
+        tell=_tell(options),
+        imports=options.imports,
+        files=files,
+    )
+    watching = stream_callbacks(config, recommender, around)
     callbacks: list[Callback] = [
+        batches,
         *watching,
         *recorders,
-        StatisticsRecorder(
-            model_dir / STATISTICS_FILE,
-            {name: feature.inputs[0] for name, feature in recommender.features.items()},
-            config.data_config.event_time_field,
-            config.train_config.seed,
-            files,
-        ),
+        StatisticsRecorder(model_dir / STATISTICS_FILE, batches, config.train_config.seed, files),
     ]
     best = None
-    if can_evaluate(config):
+    if can_evaluate(config) or options.eval_rows is not None:
         _check_metric(export, recommender)
         best = BestMetric(export.best_exporter_metric, export.metric_bigger, patience)
         callbacks.append(best)
@@ -281,6 +355,11 @@ def _fine_tune(config: pipeline_pb2.EasyRecConfig, trainer: Trainer) -> None:
     own = {tensor.name for tensor in training_tensors(trainer.stepper)}
     report.unused[:] = [name for name in report.unused if name not in own]
     warn(f"{train_config.fine_tune_checkpoint}: {report}")
+
+
+def roll_back_published(config: PipelineConfig) -> RolledBack:
+    """Takes the newest published version back; see `streaming.roll_back`."""
+    return roll_back(published_dir(config.message.stream_config.publish, model_dir_of(config)))
 
 
 def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from easyrec_lite.checkpoints import Checkpoint, find
 from easyrec_lite.config import WARNING, ConfigError, Problem
+from easyrec_lite.errors import UserError
+from easyrec_lite.features import Profile
 from easyrec_lite.inputs import BadRows, Decoder, Source, build_decoder, open_kafka, open_source
 from easyrec_lite.inputs.kafka import Settings
+from easyrec_lite.inputs.paths import Paths
 from easyrec_lite.models import Recommender
 from easyrec_lite.protos import data_pb2, pipeline_pb2
 
 BAD_ROWS_FILE = "bad_rows.jsonl"
 LEDGER_DIR = "ledger"
+STATISTICS_FILE = "statistics.json"
 
 _EVAL_BATCH = 4096
 
@@ -21,10 +29,14 @@ def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
     """What is wrong with the Kafka inputs: a check for `load_config`."""
     for path in ("kafka_train_input", "kafka_eval_input"):
         if config.HasField(path):
+            server = getattr(config, path)
             try:
-                Settings.from_config(getattr(config, path), path)
+                Settings.from_config(_without_base(server) if path == "kafka_train_input" else server, path)
             except ConfigError as error:
                 yield from error.problems
+    if config.kafka_train_input.start_after_base and not config.train_config.fine_tune_checkpoint:
+        expected, hint = "train_config.fine_tune_checkpoint", "name the base model, or start elsewhere"
+        yield Problem("kafka_train_input.start_after_base", "true, and no base model", expected, hint)
     if config.HasField("kafka_train_input"):
         data = config.data_config
         for name in ("shuffle", "drop_remainder"):
@@ -33,23 +45,36 @@ def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
                 yield Problem(f"data_config.{name}", "true, with kafka_train_input", expected, severity=WARNING)
 
 
-def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, model_dir: Path) -> Source:
+def training_source(
+    config: pipeline_pb2.EasyRecConfig,
+    recommender: Recommender,
+    model_dir: Path,
+    rows: pd.DataFrame | None = None,
+    *,
+    fresh: bool = True,
+) -> Source:
     """The training rows, with the columns that training reads.
 
     Args:
         config: checked and complete.
         recommender: says which columns are read.
         model_dir: the bad rows go there, and the ledger of a stream.
+        rows: to read in place of what the config names.
+        fresh: whether it is read without a position to start from.
 
     Raises:
         ConfigError: columns or settings do not fit.
         InputError: the files or the brokers are not there.
+        UserError: a stream is to start behind the base model's data, and nobody knows where that is.
     """
     data = config.data_config
     columns = list(dict.fromkeys([*recommender.columns, *_event_time_columns(data)]))
     bad_rows = BadRows.from_config(data, model_dir / BAD_ROWS_FILE)
-    if config.HasField("kafka_train_input"):
-        server = config.kafka_train_input
+    if config.HasField("kafka_train_input") and rows is None:
+        server = _without_base(config.kafka_train_input)
+        if fresh and config.kafka_train_input.start_after_base:
+            end = data_end(find(config.train_config.fine_tune_checkpoint))
+            server.offset_time = f"{math.floor(end * 1000) + 1:013d}"  # milliseconds: the first that is later
         return open_kafka(
             server,
             data,
@@ -60,7 +85,7 @@ def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender
         )
     return open_source(
         data,
-        config.train_input_path,
+        config.train_input_path if rows is None else rows,
         columns=columns,
         seed=config.train_config.seed,
         epochs=data.num_epochs or None,
@@ -69,31 +94,62 @@ def training_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender
     )
 
 
-def evaluation_source(config: pipeline_pb2.EasyRecConfig, recommender: Recommender) -> Source:
+def evaluation_source(
+    config: pipeline_pb2.EasyRecConfig,
+    recommender: Recommender,
+    rows: Paths | pd.DataFrame | None = None,
+    further: Sequence[str] = (),
+) -> Source:
     """The evaluation rows, once, in the order of the files; of a topic, those up to its end.
+
+    Args:
+        config: checked and complete.
+        recommender: says which columns are read.
+        rows: to read in place of what the config names.
+        further: columns to read beside those of the recommender.
 
     Raises:
         ConfigError: columns or settings do not fit.
         InputError: the files or the brokers are not there.
     """
     data = config.data_config
-    if config.HasField("kafka_eval_input"):
+    columns = list(dict.fromkeys([*recommender.columns, *further]))
+    if config.HasField("kafka_eval_input") and rows is None:
         server = data_pb2.KafkaServer()
         server.CopyFrom(config.kafka_eval_input)
         if server.WhichOneof("end") is None:
             server.end_at_start = True
-        decoder = _decoder(server, recommender, recommender.columns)
+        decoder = _decoder(server, recommender, columns)
         batch_size = _evaluation_batch_size(config)
         return open_kafka(server, data, decoder, batch_size=batch_size, path="kafka_eval_input")
     return open_source(
         data,
-        config.eval_input_path,
-        columns=recommender.columns,
+        config.eval_input_path if rows is None else rows,
+        columns=columns,
         batch_size=_evaluation_batch_size(config),
         shuffle=False,
         seed=0,
         epochs=1,
     )
+
+
+def data_end(base: Checkpoint) -> float:
+    """The newest event time of the rows that a model was trained on, seconds since 1970.
+
+    Raises:
+        UserError: neither the checkpoint nor the statistics beside it know.
+    """
+    if "event_time" in base.state:
+        return float(base.state["event_time"])
+    file = base.path.parent.parent / STATISTICS_FILE
+    known = Profile.from_json(file.read_text(encoding="utf-8")).last_event if file.exists() else None
+    if known is None:
+        raise UserError(
+            f"{base.path}: found no event time, in it or in {file}; expected that of the newest row it was trained on."
+            " Train the base model with data_config.event_time_field, or say where the stream starts by"
+            " kafka_train_input.offset_time."
+        )
+    return known
 
 
 def can_evaluate(config: pipeline_pb2.EasyRecConfig) -> bool:
@@ -107,6 +163,14 @@ def describe_columns(source: Source) -> dict[str, dict[str, object]]:
         name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default}
         for name, spec in source.columns.items()
     }
+
+
+def _without_base(server: data_pb2.KafkaServer) -> data_pb2.KafkaServer:
+    """A copy, but for `start_after_base`, which a reader of messages knows nothing of."""
+    copy = data_pb2.KafkaServer()
+    copy.CopyFrom(server)
+    copy.ClearField("start_after_base")
+    return copy
 
 
 def _decoder(server: data_pb2.KafkaServer, recommender: Recommender, columns: list[str]) -> Decoder:

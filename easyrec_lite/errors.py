@@ -10,6 +10,10 @@ class UserError(Exception):
     was found, what was expected and what to do.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows, there too without a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DriftAlarm(Exception):  # noqa: N818 - nothing went wrong here: the watch did its work
     """A drift check with the action STOP ended the training; the commands exit with code 3."""

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from easyrec_lite import _arguments
-from easyrec_lite.terminal import keep_reports_in, main_guard, table
+from easyrec_lite.terminal import keep_reports_in, main_guard, table, warn
+
+if TYPE_CHECKING:
+    from easyrec_lite.checkpoints import Checkpoint
+    from easyrec_lite.features import Columns
+    from easyrec_lite.protos import pipeline_pb2
 
 
 @main_guard
@@ -17,12 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--export_dir", required=True, metavar="DIR", help="parent of the version folders")
     arguments.add_argument("--checkpoint_path", metavar="PATH", help="a checkpoint; else the newest of model_dir")
     arguments.add_argument("--asset_files", metavar="NAME:PATH,...", help="further files for the export's assets")
+    arguments.add_argument(
+        "--parity_rows",
+        type=_whole,
+        default=1000,
+        metavar="N",
+        help="rows of the evaluation data (else the training data) on which the export must predict what the trainer"
+        " predicts; 0 leaves the comparison out",
+    )
     options, overrides = _arguments.parse(arguments, argv)
 
     from easyrec_lite import _runs
     from easyrec_lite._exporters import asset_files
     from easyrec_lite.config import to_text
-    from easyrec_lite.serving import export_model
+    from easyrec_lite.serving import PARITY, description, export_model
+    from easyrec_lite.serving.export import table_type
 
     config = _runs.load(options.config or _arguments.config_in(options.model_dir), overrides)
     message = config.message
@@ -33,12 +52,112 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _runs.late_errors(config):
         assets = asset_files(message)
         checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
+        rows = _rows(message, options.parity_rows) if options.parity_rows else None
+        rounding = _rounding(message, checkpoint)
         export_dir = Path(options.export_dir)
-        path = export_model(message, checkpoint, export_dir, config_text=to_text(message), asset_files=assets)
+        text = to_text(message)
+        path = export_model(message, checkpoint, export_dir, config_text=text, asset_files=assets, rows=rows)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    rows = [("export", str(path)), ("step", f"{checkpoint.step:,}"), ("size", f"{size / 1e6:.1f} MB")]
-    table("Exported", ("what", "value"), rows)
+    lines = [("export", str(path)), ("step", f"{checkpoint.step:,}"), ("size", f"{size / 1e6:.1f} MB")]
+    table("Exported", ("what", "value"), lines)
+    if rounding:
+        table(f"Tables in {table_type(message)}", ("what", "float32", table_type(message), "difference"), rounding)
+    about = description(path)
+    table("Signatures", ("signature", "inputs", "outputs"), _signatures(about))
+    if rows is not None:
+        report = json.loads((path / "assets" / PARITY).read_text())
+        title = (
+            f"Differences from the trainer on {report['rows']:,} rows and {report['requests']:,} requests of one user"
+        )
+        table(title, ("signature", "output", "values", "absolute", "relative"), _differences(report))
     return 0
+
+
+def _rows(config: pipeline_pb2.EasyRecConfig, count: int) -> Columns | None:
+    """The first rows of the evaluation data, or of the training data; None where there are none."""
+    import tensorflow as tf
+
+    from easyrec_lite.inputs import BadRows, MissingFilesError, as_dataset, input_errors, open_source
+    from easyrec_lite.models import Recommender
+
+    path = config.eval_input_path or config.train_input_path
+    columns = Recommender(config, training=False, tables=False).feature_columns
+    try:
+        source = open_source(
+            config.data_config,
+            path,
+            columns=columns,
+            batch_size=min(count, 1000),
+            shuffle=False,
+            bad_rows=BadRows.from_config(config.data_config),
+        )
+    except MissingFilesError as error:
+        warn(f"The export is not compared with the trainer, for there are no rows: {error}")
+        return None
+    batches: list[Any] = []
+    with input_errors(source):
+        for batch, _ in as_dataset(source).take(-(-count // min(count, 1000))):
+            batches.append(batch)
+    if not batches:
+        warn(f"The export is not compared with the trainer, for {path} has no rows.")
+        return None
+    return {name: tf.concat([batch[name] for batch in batches], axis=0)[:count] for name in columns}
+
+
+def _rounding(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> list[tuple[str, ...]]:
+    """What tables in fewer bytes change: their size, and the metrics on the evaluation rows if there are any."""
+    from easyrec_lite import _runs
+    from easyrec_lite.embeddings import store_rows
+    from easyrec_lite.inputs import MissingFilesError
+    from easyrec_lite.serving import restored_recommender
+    from easyrec_lite.serving.export import table_type
+
+    kind = table_type(config)
+    if kind == "float32":
+        return []
+    recommender = restored_recommender(config, checkpoint)
+    tables = list(recommender.collection.variables_by_bucket.values())
+    evaluate = None
+    if _runs.can_evaluate(config):
+        with contextlib.suppress(MissingFilesError):
+            evaluate = _runs.evaluator(config, recommender)
+    before = evaluate() if evaluate else {}
+    stored = [store_rows(table, kind) for table in tables]
+    after = evaluate() if evaluate else {}
+    sizes = [
+        sum(math.prod(v.shape) * v.dtype.size for v in variables)
+        for variables in (tables, [v for rows in stored for v in rows.variables])
+    ]
+    size = ("size", *(f"{size / 1e6:,.1f} MB" for size in sizes), f"{sizes[1] / sizes[0]:.0%}")
+    return [size, *((n, f"{x:.6f}", f"{after[n]:.6f}", f"{after[n] - x:+.6f}") for n, x in before.items())]
+
+
+def _signatures(about: dict[str, Any]) -> list[tuple[str, str, str]]:
+    sides = {column["name"]: column["side"] for column in about["columns"]}
+    return [
+        (name, _inputs(signature["inputs"], sides), ", ".join(signature["outputs"]))
+        for name, signature in about["signatures"].items()
+    ]
+
+
+def _inputs(names: Sequence[str], sides: dict[str, str]) -> str:
+    counts = {side: sum(sides.get(name) == side for name in names) for side in ("user", "item")}
+    parts = [f"{count} columns of the {side}" for side, count in counts.items() if count]
+    return ", ".join([*parts, *(name for name in names if name not in sides)])
+
+
+def _differences(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (d["way"], d["output"], f"{d['values']:,}", f"{d['absolute']:.1e}", f"{d['relative']:.1e}")
+        for d in report["differences"]
+    ]
+
+
+def _whole(text: str) -> int:
+    """Reads a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number of at least 0")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from easyrec_lite.checkpoints.files import (
 )
 from easyrec_lite.checkpoints.format import NumpyTensor, Record, Tensor
 from easyrec_lite.checkpoints.journal import Journal
-from easyrec_lite.checkpoints.reader import Checkpoint, describe, find, latest, list_checkpoints
+from easyrec_lite.checkpoints.reader import Checkpoint, checkpoint_paths, find, latest, list_checkpoints
 from easyrec_lite.checkpoints.warm_start import WarmStart, read_name_map, warm_start
 from easyrec_lite.checkpoints.writer import clean_up, config_digest, discard_after, prune, save
 
@@ -38,9 +38,9 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "checkpoint_paths",
     "clean_up",
     "config_digest",
-    "describe",
     "discard_after",
     "environment",
     "environment_changes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,12 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of all tensors on disk."""
         return sum(record.size for record in (*self._tensors.values(), *self._arrays.values()))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest that two checkpoints share if, and but for chance only if, all their tensors are equal."""
+        told = [[record.name, str(record.dtype), list(record.shape), record.crc32] for record in self._tensors.values()]
+        return hashlib.sha256(canonical(told)).hexdigest()
 
     def names(self) -> list[str]:
         """Return the names of the tensors, in the order saved."""
@@ -257,21 +264,6 @@ def find(path: PathLike) -> Checkpoint:
         if found is not None:
             return found
     return Checkpoint(path)
-
-
-def describe(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], list[list[str]]]:
-    """Return (columns, rows) of a table of checkpoints: step, time, size and every metric that one of them has."""
-    metrics = list(dict.fromkeys(name for checkpoint in checkpoints for name in checkpoint.metrics))
-    rows = [
-        [
-            str(checkpoint.step),
-            str(checkpoint.manifest["time"]),
-            f"{checkpoint.size / 1e6:,.1f}",
-            *(f"{checkpoint.metrics[name]:.6g}" if name in checkpoint.metrics else "" for name in metrics),
-        ]
-        for checkpoint in checkpoints
-    ]
-    return ["step", "written", "MB", *metrics], rows
 
 
 _DAMAGED = "The checkpoint is damaged: take another one, or a copy of this one, and remove its directory."

@@ -20,8 +20,9 @@ _FREE = re.compile(
     r"""
     model_dir | eval_input_path | kafka_eval_input | eval_config | stream_config | export_config
     | model_config\.model_name
-    | kafka_train_input\.(server | group | offset_info | offset_time | start | end_offset_info | end_offset_time
-        | end_at_start | config_global | config_topic | client | max_wait_ms | skip_lost | dead_letter_topic)
+    | kafka_train_input\.(server | group | offset_info | offset_time | start | start_after_base
+        | end_offset_info | end_offset_time | end_at_start | config_global | config_topic | client | max_wait_ms
+        | skip_lost | dead_letter_topic)
     | train_config\.(num_steps | save_checkpoints_\w+ | keep_checkpoint_max
         | save_summary_steps | log_step_count_steps | steps_per_call | fine_tune_checkpoint
         | inter_op_parallelism_threads | intra_op_parallelism_threads)

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from easyrec_lite.embeddings.stored import StoredRows
+
 _FAST_WIDTH = 31  # SparseTensorDenseMatMul takes a several times slower way for wider rows
 
 
-def take(table: tf.Tensor | tf.Variable, indices: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def take(table: tf.Tensor | tf.Variable | StoredRows, indices: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Rows of `table` `[U, dim]` at each of `indices`: `[..., dim]` each.
 
     The gradient of a tensor is summed by row in one pass over all of `indices`. A variable is only read.
     """
+    if isinstance(table, StoredRows):
+        return [table.rows(index) for index in indices]
     if isinstance(table, tf.Variable):
         return [tf.gather(table, index) for index in indices]
 

@@ -97,6 +97,15 @@ class Bucket:
             parts.append(self._rows_of(encoded[feature].ids.flat_values, offset, rows))
         return parts
 
+    def rows_of(self, request: Request, encoded: Mapping[str, Ids]) -> tf.Tensor:
+        """Row numbers of one request: the matrix `[B, F]` of a Concat, all values `[N]` of any other."""
+        sizes = {table.name: table.rows for table in self.tables}
+        if not isinstance(request, Concat):
+            ids = encoded[request.feature].ids.flat_values
+            return self._rows_of(ids, self.offsets[request.table], sizes[request.table])
+        ids = tf.stack([encoded[name].ids for name in request.features], axis=1)
+        return self._rows_of(ids, [self.offsets[n] for n in request.tables], [sizes[n] for n in request.tables])
+
     def _rows_of(self, ids: tf.Tensor, offset: int | list[int], rows: int | list[int]) -> tf.Tensor:
         dtype = self.row_dtype
         unsigned = tf.uint32 if dtype == tf.int32 else tf.uint64

@@ -20,6 +20,7 @@ from easyrec_lite.embeddings._ops import bag_numbers, columns, distinct_rows, sh
 from easyrec_lite.embeddings.buckets import Bucket
 from easyrec_lite.embeddings.optimizers import RowOptimizer
 from easyrec_lite.embeddings.requests import Concat, Pooled, Request, Sequence, SequenceOutput
+from easyrec_lite.embeddings.stored import StoredRows
 from easyrec_lite.embeddings.tables import TableSpec
 from easyrec_lite.embeddings.views import TableView, write_block
 from easyrec_lite.features import Ids
@@ -120,21 +121,21 @@ class EmbeddingCollection(tf.Module):
             encoded: ids per feature: `[B]`, ragged `[B, None]`, or `[B, None, None]` for steps of several values.
                 An id outside of the table, such as -1, is missing.
             distinct: look each row up once; without it `positions` holds rows of the variables themselves (serving,
-                where a batch repeats little).
+                where a batch repeats little), and each request may have a number of rows of its own.
 
         Raises:
             ValueError: without `distinct` where rows also hold optimizer state.
         """
         if self.optimizer and not distinct:
             raise ValueError("Only a collection without an optimizer can be read row by row: build one for inference.")
+        if not distinct:
+            return self._row_by_row(encoded)
         plan = Plan({}, {}, {}, {}, {})
         shared: dict[tuple[object, ...], tuple[tf.Tensor, list[tf.Tensor]]] = {}
         parts: dict[str, list[tf.Tensor]] = {}
         for bucket in self._buckets:
             if bucket.space not in shared:
-                rows = bucket.row_numbers(encoded)
-                none = tf.zeros([0], bucket.row_dtype)
-                shared[bucket.space] = distinct_rows(rows, bucket.row_dtype) if distinct else (none, rows)
+                shared[bucket.space] = distinct_rows(bucket.row_numbers(encoded), bucket.row_dtype)
             plan.distinct[bucket.key], parts[bucket.key] = shared[bucket.space]
         for key, request in self._keyed_requests():
             bucket = self._bucket(request)
@@ -144,6 +145,15 @@ class EmbeddingCollection(tf.Module):
             else:
                 place = bucket.bag_place(request.feature, request.table)
                 plan.positions[key] = parts[bucket.key][place + bool(bucket.dense)]
+                self._plan_bags(plan, key, request, encoded[request.feature])
+        return plan
+
+    def _row_by_row(self, encoded: Mapping[str, Ids]) -> Plan:
+        """Each request by itself: its features may have other numbers of rows than those of the next."""
+        plan = Plan({bucket.key: tf.zeros([0], bucket.row_dtype) for bucket in self._buckets}, {}, {}, {}, {})
+        for key, request in self._keyed_requests():
+            plan.positions[key] = self._bucket(request).rows_of(request, encoded)
+            if not isinstance(request, Concat):
                 self._plan_bags(plan, key, request, encoded[request.feature])
         return plan
 
@@ -174,11 +184,14 @@ class EmbeddingCollection(tf.Module):
         """Zeros of the shape of `weights`, for those who need shapes and no values."""
         return {bucket.key: tf.zeros([tf.size(plan.distinct[bucket.key]), bucket.dim]) for bucket in self._buckets}
 
-    def outputs(self, weights: Mapping[str, tf.Tensor | tf.Variable], plan: Plan) -> list[tf.Tensor | SequenceOutput]:
+    def outputs(
+        self, weights: Mapping[str, tf.Tensor | tf.Variable | StoredRows], plan: Plan
+    ) -> list[tf.Tensor | SequenceOutput]:
         """One output a request: see the request types for shapes.
 
         Args:
-            weights: as from `weights`, or the variables themselves where the plan was made with `distinct=False`.
+            weights: as from `weights`, or the variables themselves (or what is stored of them) where the plan was made
+                with `distinct=False`.
             plan: of this batch.
         """
         values: dict[str, tf.Tensor] = {}

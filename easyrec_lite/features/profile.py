@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easyrec_lite.features.sketches import SLOTS
 
 FORMAT = "easyrec_lite.profile/1"
 # Probabilities of the quantiles in a NumberProfile.
@@ -43,12 +50,30 @@ class IdProfile:
         histogram: how many fell into each of the 1024 hashed buckets. The hash is fixed, so histograms of different
             runs can be compared.
         lengths: number of ids a row, or of steps in a sequence; None where each row has one.
+        seen: which of the `sketches.SLOTS` slots that ids are hashed to were hit: bits, zlib, base64. None in files of
+            before there was this.
+        cycle: of every fourth id, the histogram in 64 buckets (16 of the others each) of each hour of the day, then
+            of each day of the week; None if times are not known.
     """
 
     count: int
     distinct: int
     histogram: list[int]
     lengths: NumberProfile | None = None
+    seen: str | None = None
+    cycle: list[list[int]] | None = None
+
+    def seen_slots(self) -> npt.NDArray[np.bool_] | None:
+        """`seen` as `[SLOTS]`."""
+        if self.seen is None:
+            return None
+        packed = np.frombuffer(zlib.decompress(base64.b64decode(self.seen)), np.uint8)
+        return np.unpackbits(packed, count=SLOTS).astype(np.bool_)
+
+
+def pack_slots(slots: npt.NDArray[np.bool_]) -> str:
+    """Which slots were hit, as text."""
+    return base64.b64encode(zlib.compress(np.packbits(slots).tobytes(), 6)).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -60,12 +85,15 @@ class FeatureProfile:
         unknown: values that are given but mean nothing (`Feature.count_unknown`); None if they were not counted.
         ids: for a feature of ids.
         numbers: for a numeric feature, one for each of its numbers, at most 16.
+        cycle: rows without a value in each hour of the day, then on each day of the week; None if times or rows are
+            not known.
     """
 
     missing: int
     unknown: int | None = None
     ids: IdProfile | None = None
     numbers: list[NumberProfile] = field(default_factory=list)
+    cycle: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +104,13 @@ class LabelProfile:
         count: how many values.
         mean: of a 0/1 label the rate of positives.
         std: standard deviation.
+        cycle: sum of the values in each hour of the day, then on each day of the week; None if times are not known.
     """
 
     count: int
     mean: float
     std: float
+    cycle: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,9 @@ class Profile:
         last_event: greatest event time.
         labels: by name.
         features: by name.
+        cycle: rows in each hour of the day (UTC), then on each day of the week (from Thursday, as 1970-01-01 was);
+            None if times are not known. With those of labels and features it says what is usual at that time of the
+            day and of the week.
     """
 
     rows: int
@@ -106,6 +139,7 @@ class Profile:
     last_event: float | None
     labels: dict[str, LabelProfile]
     features: dict[str, FeatureProfile]
+    cycle: list[int] | None = None
 
     def to_json(self) -> str:
         """This profile as JSON."""
@@ -128,6 +162,7 @@ class Profile:
             last_event=content["last_event"],
             labels={name: LabelProfile(**label) for name, label in content["labels"].items()},
             features={name: _feature(feature) for name, feature in content["features"].items()},
+            cycle=content.get("cycle"),
         )
 
 
@@ -137,4 +172,4 @@ def _feature(content: dict[str, Any]) -> FeatureProfile:
         lengths = ids["lengths"]
         ids = IdProfile(**{**ids, "lengths": lengths and NumberProfile(**lengths)})
     numbers = [NumberProfile(**number) for number in content["numbers"]]
-    return FeatureProfile(content["missing"], content["unknown"], ids, numbers)
+    return FeatureProfile(content["missing"], content["unknown"], ids, numbers, content.get("cycle"))

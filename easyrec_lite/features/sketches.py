@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,20 @@ import numpy.typing as npt
 Arrays = dict[str, np.ndarray]
 
 HISTOGRAM_BUCKETS = 1024
-_SLOTS = 65536  # of the distinct count; a multiple of HISTOGRAM_BUCKETS
+SLOTS = 262_144  # that ids are hashed to, to know which were seen; a multiple of HISTOGRAM_BUCKETS
+HOURS, DAYS = 24, 7  # of the day, of the week: UTC; day 0 is a Thursday, as 1970-01-01 was
+CYCLE_BUCKETS = 64  # that each hour's and each day's ids are counted in; HISTOGRAM_BUCKETS is a multiple
+_BY_TIME_EVERY = 4  # of the ids are counted by time: enough to know the shares of 64 buckets
 _AT_ONCE = 32768  # ids hashed in one pass, so that its arrays stay in the cache
-_SLOTS_A_BUCKET_LOG2 = int(math.log2(_SLOTS // HISTOGRAM_BUCKETS))
+_SLOT_SHIFT = np.uint64(64 - int(math.log2(SLOTS)))
+_SLOTS_A_BUCKET_LOG2 = int(math.log2(SLOTS // HISTOGRAM_BUCKETS))
+_CYCLE_SHIFT = int(math.log2(SLOTS // CYCLE_BUCKETS))
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def _splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Steele, Lea and Flood's mixer (2014): uniform 64-bit values from counters."""
     values = values * _GOLDEN
     values = (values ^ (values >> np.uint64(30))) * _MIX[0]
@@ -57,7 +63,7 @@ class RowSample:
     def priorities(self, rows: int) -> npt.NDArray[np.uint64]:
         """Priorities of the next `rows` rows."""
         first = (self.seed << 40) + self.seen
-        return _splitmix64(np.arange(first, first + rows, dtype=np.uint64))
+        return splitmix64(np.arange(first, first + rows, dtype=np.uint64))
 
     def update(self, columns: Sequence[np.ndarray], priorities: npt.NDArray[np.uint64]) -> None:
         """Adds rows.
@@ -188,20 +194,73 @@ class Moments:
         return moments
 
 
+def slots_of(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The slot, of `SLOTS`, that each id is hashed to. Its leading bits are the id's bucket in histograms."""
+    hashed = ids.view(np.uint64) * _GOLDEN
+    hashed ^= hashed >> np.uint64(32)
+    hashed *= _MIX[1]
+    hashed >>= _SLOT_SHIFT
+    return hashed.view(np.int64)
+
+
+class Clock(NamedTuple):
+    """When the rows of a batch happened: the hour of the day and the day of the week of each, `[B]`, in UTC."""
+
+    hours: npt.NDArray[np.int64]
+    days: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, times: npt.NDArray[np.float64]) -> Clock:
+        """From seconds since 1970."""
+        hours = (times // 3600.0).astype(np.int64)
+        return cls(hours % HOURS, hours // HOURS % DAYS)
+
+    def of_values(self, lengths: npt.NDArray[np.int64] | None, chosen: slice) -> Clock:
+        """Of the chosen values, where a row has one, or so many."""
+        if lengths is None:
+            return Clock(self.hours[chosen], self.days[chosen])
+        rows = np.repeat(np.arange(len(lengths)), lengths)[chosen]
+        return Clock(self.hours[rows], self.days[rows])
+
+    def tally(self, chosen: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
+        """Rows of each hour of the day, then of each day of the week, `[HOURS + DAYS]`."""
+        hours, days = (part if chosen is None else part[chosen] for part in self)
+        return np.concatenate([np.bincount(hours, minlength=HOURS), np.bincount(days, minlength=DAYS)])
+
+    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sums of one value a row by hour of the day, then by day of the week."""
+        return np.concatenate([np.bincount(self.hours, values, HOURS), np.bincount(self.days, values, DAYS)])
+
+
 class IdCounts:
     """How often ids occur, and how many different ones: a histogram over 1024 hashed buckets, and linear counting.
 
-    Linear counting (Whang, Vander-Zanden and Taylor 1990) with 65,536 slots is off by about 1 % up to 200,000
-    different ids, and says "at least 700,000" beyond what it can tell.
+    Linear counting (Whang, Vander-Zanden and Taylor 1990) with 262,144 slots is off by about 1 % up to a million
+    different ids, and says "at least 3,200,000" beyond what it can tell. Where the time of the rows is known, ids are
+    also counted, every fourth of them, by hour of the day and by day of the week, in 64 buckets.
     """
 
     def __init__(self, features: Sequence[str]) -> None:
         self.features = tuple(features)
         self.counts = np.zeros((len(self.features), HISTOGRAM_BUCKETS + 1), np.int64)  # the last: negative ids
-        self._seen = np.zeros((len(self.features), _SLOTS + 1), np.bool_)
+        self.by_time = np.zeros((len(self.features), HOURS + DAYS, CYCLE_BUCKETS + 1), np.int64)
+        self._seen = np.zeros((len(self.features), SLOTS + 1), np.bool_)
 
-    def update(self, ids: Sequence[npt.NDArray[np.int64]]) -> None:
-        """Adds the ids `[N]` of each feature."""
+    def update(
+        self,
+        ids: Sequence[npt.NDArray[np.int64]],
+        clock: Clock | None = None,
+        lengths: Sequence[npt.NDArray[np.int64] | None] = (),
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            ids: `[N]` of each feature.
+            clock: when the rows happened, if that is known.
+            lengths: ids a row of each feature, None where each has one. Steps of several ids are not counted by time.
+        """
+        if clock is not None:
+            self._add_by_time(ids, clock, lengths)
         group: list[tuple[int, npt.NDArray[np.int64]]] = []
         waiting = 0
         for place, part in enumerate(ids):
@@ -218,42 +277,69 @@ class IdCounts:
     def _add(self, group: Sequence[tuple[int, npt.NDArray[np.int64]]]) -> None:
         flat = np.concatenate([piece for _, piece in group])
         places = np.repeat(np.array([place for place, _ in group]), [len(piece) for _, piece in group])
-        hashed = flat.view(np.uint64) * _GOLDEN
-        hashed ^= hashed >> np.uint64(32)
-        hashed *= _MIX[1]
-        hashed >>= np.uint64(48)
-        slots = hashed.view(np.int64)
-        slots[flat < 0] = _SLOTS
-        self._seen.reshape(-1)[slots + places * (_SLOTS + 1)] = True
+        slots = slots_of(flat)
+        slots[flat < 0] = SLOTS
+        self._seen.reshape(-1)[slots + places * (SLOTS + 1)] = True
         first, last = group[0][0], group[-1][0] + 1
         slots >>= _SLOTS_A_BUCKET_LOG2
         slots += (places - first) * (HISTOGRAM_BUCKETS + 1)
         counts = self.counts[first:last]
         counts += np.bincount(slots, minlength=counts.size).reshape(counts.shape)
 
+    def _add_by_time(
+        self, ids: Sequence[npt.NDArray[np.int64]], clock: Clock, lengths: Sequence[npt.NDArray[np.int64] | None]
+    ) -> None:
+        timed = []
+        for place, (part, each) in enumerate(zip(ids, lengths, strict=True)):
+            # By their number since the first, so that batches don't matter.
+            chosen = slice(-int(self.counts[place].sum()) % _BY_TIME_EVERY, None, _BY_TIME_EVERY)
+            if len(part[chosen]) and (each is None or each.sum() == len(part)):
+                timed.append((place, part[chosen], clock.of_values(each, chosen)))
+        if not timed:
+            return
+        flat = np.concatenate([part for _, part, _ in timed])
+        places = np.repeat([place for place, _, _ in timed], [len(part) for _, part, _ in timed])
+        buckets = slots_of(flat)
+        buckets >>= _CYCLE_SHIFT
+        buckets[flat < 0] = CYCLE_BUCKETS
+        buckets += places * (HOURS + DAYS) * (CYCLE_BUCKETS + 1)
+        hours, days = (np.concatenate([clock[part] for _, _, clock in timed]) for part in (0, 1))
+        index = np.concatenate([hours, days + HOURS]) * (CYCLE_BUCKETS + 1)
+        index.reshape(2, -1)[:] += buckets
+        self.by_time += np.bincount(index, minlength=self.by_time.size).reshape(self.by_time.shape)
+
     def histogram(self, feature: str) -> npt.NDArray[np.int64]:
         """Counts of the hashed buckets."""
         return self.counts[self.features.index(feature), :HISTOGRAM_BUCKETS]
 
+    def cycle(self, feature: str) -> npt.NDArray[np.int64]:
+        """Counts of the hashed buckets by hour of the day, then by day of the week: `[HOURS + DAYS, CYCLE_BUCKETS]`."""
+        return self.by_time[self.features.index(feature), :, :CYCLE_BUCKETS]
+
+    def seen(self, feature: str) -> npt.NDArray[np.bool_]:
+        """Which slots were hit, `[SLOTS]`."""
+        return self._seen[self.features.index(feature), :SLOTS]
+
     def distinct(self, feature: str) -> int:
         """Estimated number of different ids."""
-        used = int(np.count_nonzero(self._seen[self.features.index(feature), :_SLOTS]))
-        free = max(_SLOTS - used, 1)
-        return round(_SLOTS * math.log(_SLOTS / free))
+        free = max(SLOTS - int(np.count_nonzero(self.seen(feature))), 1)
+        return round(SLOTS * math.log(SLOTS / free))
 
     def merge(self, other: IdCounts) -> None:
         """Adds what `other` saw; its features must be the same."""
         self.counts += other.counts
+        self.by_time += other.by_time
         self._seen |= other._seen
 
     def arrays(self) -> Arrays:
         """The state."""
-        return {"counts": self.counts.copy(), "seen": np.packbits(self._seen, axis=1)}
+        return {"counts": self.counts.copy(), "by_time": self.by_time.copy(), "seen": np.packbits(self._seen, axis=1)}
 
     @classmethod
     def restore(cls, features: Sequence[str], arrays: Mapping[str, np.ndarray]) -> IdCounts:
         """The counts whose `arrays` these are."""
         counts = cls(features)
         counts.counts[...] = arrays["counts"]
-        counts._seen[...] = np.unpackbits(arrays["seen"], axis=1, count=_SLOTS + 1)
+        counts.by_time[...] = arrays["by_time"]
+        counts._seen[...] = np.unpackbits(arrays["seen"], axis=1, count=SLOTS + 1)
         return counts

@@ -19,10 +19,11 @@ from easyrec_lite.features.profile import (
     LabelProfile,
     NumberProfile,
     Profile,
+    pack_slots,
 )
-from easyrec_lite.features.sketches import Arrays, IdCounts, Moments, RowSample
+from easyrec_lite.features.sketches import Arrays, Clock, IdCounts, Moments, RowSample
 
-_MAX_NUMBERS = 16  # of one feature
+MAX_NUMBERS = 16  # of one feature
 _PARTS = ("ids", "moments", "sample", "labels")
 
 
@@ -47,6 +48,7 @@ class Statistics:
         self._moments = Moments(())
         self._sample = RowSample((), sample_rows, seed)
         self._labels = Moments(())
+        self._cycles: dict[str, npt.NDArray[Any]] = {}  # [HOURS + DAYS] of rows, labels and missing values
 
     def update(
         self,
@@ -72,20 +74,27 @@ class Statistics:
         _same("features of ids", self._ids.features, batch.ids)
         _same("columns of numbers", self._moments.columns, batch.columns)
         _same("labels", self._labels.columns, labels)
-        self._ids.update([batch.ids[name] for name in self._ids.features])
+        times = None if event_time is None else np.asarray(event_time, np.float64)
+        clock = None if times is None or not times.size or times.min() <= 0 else Clock.of(times)
+        self._ids.update(
+            [batch.ids[name] for name in self._ids.features],
+            clock,
+            [batch.lengths.get(name) for name in self._ids.features],
+        )
         for place, name in enumerate(self._moments.columns):
             self._moments.update(place, batch.columns[name].all)
         if self._moments.columns:
             self._sample.update([batch.columns[name].one_a_row for name in self._sample.columns], batch.priorities)
         for place, name in enumerate(self._labels.columns):
             self._labels.update(place, np.asarray(labels[name]))
-        if event_time is not None:
-            times = np.asarray(event_time, np.float64)
+        if clock is not None:
+            self._add_cycles(clock, batch, labels)
+        if times is not None:
             times = times[times > 0]
             if times.size:
                 self._events = np.array([min(self._events[0], times.min()), max(self._events[1], times.max())])
-        for name, count in {**batch.missing, **(missing or {})}.items():
-            self._missing[name] = self._missing.get(name, 0) + int(count)
+        for name, count in batch.missing.items():
+            self._missing[name] = self._missing.get(name, 0) + max(count, int((missing or {}).get(name, 0)))
         for name, count in (unknown or {}).items():
             self._unknown[name] = self._unknown.get(name, 0) + int(count)
         self.rows += batch.rows
@@ -95,6 +104,18 @@ class Statistics:
         self._moments = Moments(tuple(batch.columns))
         self._sample = RowSample(tuple(batch.columns), self._sample_rows, self._seed)
         self._labels = Moments(tuple(labels))
+
+    def _add_cycles(self, clock: Clock, batch: _Batch, labels: Mapping[str, Any]) -> None:
+        """What happens at which time of the day and of the week."""
+        counts: dict[str, npt.NDArray[Any]] = {"rows": clock.tally()}
+        for name, values in labels.items():
+            values = np.nan_to_num(np.asarray(values, np.float64).reshape(batch.rows, -1)).sum(axis=1)
+            counts[f"labels/{name}"] = clock.sum(values)
+        for name, rows in batch.empty.items():
+            if batch.missing[name] or not self.rows:
+                counts[f"missing/{name}"] = clock.tally(rows)
+        for key, count in counts.items():
+            self._cycles[key] = self._cycles.get(key, 0.0) + count
 
     def merge(self, other: Statistics) -> None:
         """Adds what another worker's statistics saw of other rows.
@@ -117,6 +138,8 @@ class Statistics:
         for mine, others in ((self._missing, other._missing), (self._unknown, other._unknown)):
             for name, count in others.items():
                 mine[name] = mine.get(name, 0) + count
+        for key, cycle in other._cycles.items():
+            self._cycles[key] = self._cycles.get(key, 0.0) + cycle
         self._ids.merge(other._ids)
         self._moments.merge(other._moments)
         self._sample.merge(other._sample)
@@ -130,9 +153,16 @@ class Statistics:
         labels = {}
         for place, name in enumerate(self._labels.columns):
             labels[name] = LabelProfile(
-                int(self._labels.count[place]), float(self._labels.mean[place]), self._labels.std(name)
+                int(self._labels.count[place]),
+                float(self._labels.mean[place]),
+                self._labels.std(name),
+                self._cycles[f"labels/{name}"].tolist() if f"labels/{name}" in self._cycles else None,
             )
-        return Profile(self.rows, first, last, labels, {name: self._feature(name) for name in self._missing})
+        features = {name: self._feature(name) for name in self._missing}
+        return Profile(self.rows, first, last, labels, features, self._cycle("rows"))
+
+    def _cycle(self, key: str) -> list[int] | None:
+        return self._cycles[key].astype(np.int64).tolist() if key in self._cycles else None
 
     def to_json(self) -> str:
         """The profile as JSON."""
@@ -144,10 +174,18 @@ class Statistics:
             own = [column for column in self._moments.columns if column.rsplit("/", 1)[0] == name]
             return FeatureProfile(missing, unknown, numbers=[self._number(column) for column in own])
         histogram = self._ids.histogram(name)
-        length = _column(name, "length")
+        length = column_name(name, "length")
         lengths = self._number(length) if length in self._moments.columns else None
-        ids = IdProfile(int(histogram.sum()), self._ids.distinct(name), histogram.tolist(), lengths)
-        return FeatureProfile(missing, unknown, ids=ids)
+        cycle = self._ids.cycle(name)
+        ids = IdProfile(
+            int(histogram.sum()),
+            self._ids.distinct(name),
+            histogram.tolist(),
+            lengths,
+            pack_slots(self._ids.seen(name)),
+            cycle.tolist() if cycle.any() else None,
+        )
+        return FeatureProfile(missing, unknown, ids=ids, cycle=self._cycle(f"missing/{name}"))
 
     def _number(self, column: str) -> NumberProfile:
         place = self._moments.columns.index(column)
@@ -169,6 +207,7 @@ class Statistics:
         state["sample_rows"] = np.int64(self._sample_rows)
         state |= {f"missing/{name}": np.int64(count) for name, count in self._missing.items()}
         state |= {f"unknown/{name}": np.int64(count) for name, count in self._unknown.items()}
+        state |= {f"cycles/{key}": cycle.copy() for key, cycle in self._cycles.items()}
         names = (self._ids.features, self._moments.columns, self._labels.columns)
         for kind, members in zip(("ids", "numbers", "labels"), names, strict=True):
             state |= {f"names/{kind}/{name}": np.int64(place) for place, name in enumerate(members)}
@@ -184,6 +223,7 @@ class Statistics:
         statistics._events = np.array(state["events"])
         statistics._missing = {name: int(count) for name, count in _below(state, "missing").items()}
         statistics._unknown = {name: int(count) for name, count in _below(state, "unknown").items()}
+        statistics._cycles = {key: np.array(cycle) for key, cycle in _below(state, "cycles").items()}
         ids, numbers, labels = (
             tuple(sorted(places, key=lambda name, places=places: int(places[name])))  # type: ignore[misc]
             for places in (_below(state, f"names/{kind}") for kind in ("ids", "numbers", "labels"))
@@ -212,33 +252,42 @@ class _Batch:
         ids: flat ids by feature.
         columns: numbers and lengths by column.
         missing: rows without a value, by feature.
+        empty: which rows those are, `[rows]`, where it can be seen.
+        lengths: values a row, of features that may have several.
     """
 
     def __init__(self, encoded: Mapping[str, Encoded], sample: RowSample) -> None:
-        parts = {name: _arrays(output[0]) for name, output in encoded.items()}
+        parts = {name: flat_parts(output[0]) for name, output in encoded.items()}
         values, splits = next(iter(parts.values()))
         self.rows = len(values) if splits is None else len(splits) - 1
         self.priorities = sample.priorities(self.rows)
         self.ids: dict[str, npt.NDArray[np.int64]] = {}
         self.columns: dict[str, _Column] = {}
         self.missing: dict[str, int] = {}
+        self.empty: dict[str, npt.NDArray[np.bool_]] = {}
+        self.lengths: dict[str, npt.NDArray[np.int64]] = {}
         for name, (values, splits) in parts.items():
             lengths = None if splits is None else np.diff(splits)
-            self.missing[name] = 0 if lengths is None else self.rows - int(np.count_nonzero(lengths))
+            self.missing[name] = 0
+            if lengths is not None:
+                self.lengths[name], self.empty[name] = lengths, lengths == 0
+                self.missing[name] = self.rows - int(np.count_nonzero(lengths))
             if not isinstance(encoded[name], Ids):
-                a_row = values if splits is None else _one_step(values, splits, self.priorities)
-                for place in range(min(values.shape[-1], _MAX_NUMBERS)):
-                    self.columns[_column(name, place)] = _Column(values[:, place], a_row[:, place])
+                a_row = values if splits is None else one_step(values, splits, self.priorities)
+                for place in range(min(values.shape[-1], MAX_NUMBERS)):
+                    self.columns[column_name(name, place)] = _Column(values[:, place], a_row[:, place])
                 continue
             self.ids[name] = values
             if lengths is None:
-                self.missing[name] = int(np.count_nonzero(values < 0))
+                self.empty[name] = values < 0
+                self.missing[name] = int(np.count_nonzero(self.empty[name]))
             else:
                 lengths = lengths.astype(np.float32)
-                self.columns[_column(name, "length")] = _Column(lengths, lengths)
+                self.columns[column_name(name, "length")] = _Column(lengths, lengths)
 
 
-def _column(name: str, part: str | int) -> str:
+def column_name(name: str, part: str | int) -> str:
+    """Of the numbers at one place of a feature, or of its lengths."""
     return f"{name}/{part}"
 
 
@@ -251,14 +300,14 @@ def _same(what: str, known: tuple[str, ...], found: Any) -> None:
         raise ValueError(f"The {what} differ from those seen so far, {sorted(known)}. Received: {sorted(found)}.")
 
 
-def _arrays(values: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def flat_parts(values: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Flat values and, if ragged, the outermost row_splits."""
     if hasattr(values, "row_splits"):
         return np.asarray(values.flat_values), np.asarray(values.row_splits)
     return np.asarray(values), None
 
 
-def _one_step(values: np.ndarray, splits: np.ndarray, priorities: npt.NDArray[np.uint64]) -> np.ndarray:
+def one_step(values: np.ndarray, splits: np.ndarray, priorities: npt.NDArray[np.uint64]) -> np.ndarray:
     """One random step of each row: values `[N, D]` to `[B, D]`; NaN where a row has none."""
     lengths = np.diff(splits)
     chosen = np.full((len(lengths), values.shape[-1]), np.nan, np.float32)

@@ -34,7 +34,7 @@ class FM(keras.layers.Layer):
 
     def call_sided(self, x: Sided) -> tf.Tensor:
         """The same, with the sums over the user's fields taken once."""
-        sums, squares = zip(*(_sums(self._fields(part)) for _, part in x.parts), strict=True)
+        sums, squares = zip(*(_sums(self._fields(part)) for _, part in x.user_first), strict=True)
         return self._interact(reduce(tf.add, sums), reduce(tf.add, squares))
 
     def _interact(self, total: tf.Tensor, squares: tf.Tensor) -> tf.Tensor:

@@ -54,6 +54,11 @@ class Sided:
         sides = {side for side, _ in self.parts}
         return sides.pop() if len(sides) == 1 else Side.BOTH
 
+    @property
+    def user_first(self) -> tuple[tuple[Side, tf.Tensor], ...]:
+        """The parts, the user's before the others: the order in which sums pass over the items' rows once."""
+        return tuple(sorted(self.parts, key=lambda part: part[0] is not Side.USER))
+
     def num_rows(self) -> tf.Tensor:
         """B as a scalar: the rows of the parts that are not the user's, where there are any."""
         rows = [tf.shape(part)[0] for _, part in self.parts]
@@ -78,6 +83,10 @@ def _tile(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0))
 
 
+def _same_rows(x: tf.Tensor, y: tf.Tensor) -> bool:
+    return x.shape[0] is not None and x.shape[0] == y.shape[0]
+
+
 def as_tensor(x: tf.Tensor | Sided) -> tf.Tensor:
     """The plain [B, D] tensor of either kind of input."""
     return x.tensor() if isinstance(x, Sided) else x
@@ -93,8 +102,8 @@ def concat(xs: Sequence[tf.Tensor | Sided]) -> tf.Tensor | Sided:
     parts: list[tuple[Side, list[tf.Tensor]]] = []
     for x in xs:
         for side, part in x.parts if isinstance(x, Sided) else ((Side.BOTH, x),):
-            # Only the item side has B rows by contract: two user parts may differ (1 and B), and are left apart.
-            if parts and parts[-1][0] is side and side is not Side.USER:
+            # Only the item side has B rows by contract: two user parts may differ (1 and B), and are left apart then.
+            if parts and parts[-1][0] is side and (side is not Side.USER or _same_rows(parts[-1][1][0], part)):
                 parts[-1][1].append(part)
             else:
                 parts.append((side, [part]))

@@ -122,6 +122,9 @@ class TargetAttention(keras.layers.Layer):
 
         For a fixed key, the first layer is linear in the query alone: W1 + W3 + diag(k) W4, plus k (W2 - W3).
         """
+        # An empty history becomes one step of zeros, which pools to zeros too: oneDNN's fused product ends the process
+        # where its result has no columns.
+        keys = tf.pad(keys, [[0, tf.cast(tf.equal(tf.shape(keys)[0], 0), tf.int32)], [0, 0]])
         of_query, of_key, of_product, bias = self._first_layer()
         kernel = of_query[:, None] + tf.transpose(keys)[:, :, None] * of_product[:, None]
         hidden = self.hidden_units[0]

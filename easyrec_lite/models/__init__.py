@@ -5,6 +5,7 @@ from easyrec_lite.models.base import Model, Targets, Task
 from easyrec_lite.models.metrics import BoundMetric, bind_metrics
 from easyrec_lite.models.recommender import Batch, Recommender
 from easyrec_lite.models.registry import build_model, check, model_names, register
+from easyrec_lite.models.sides import repeat_row, repeated
 from easyrec_lite.models.state import VariableView, model_tensors
 
 __all__ = [
@@ -24,4 +25,6 @@ __all__ = [
     "multitask",
     "rank",
     "register",
+    "repeat_row",
+    "repeated",
 ]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from easyrec_lite import losses
 from easyrec_lite.config import Problem
+from easyrec_lite.layers import Sided, as_tensor
 from easyrec_lite.models.groups import GroupInput
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.protos import eval_pb2, loss_pb2, model_pb2, pipeline_pb2
@@ -64,9 +65,9 @@ class Task:
         """The prediction that metrics read."""
         return self.key("y" if self.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS) else "probs")
 
-    def predictions(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    def predictions(self, logits: tf.Tensor | Sided) -> dict[str, tf.Tensor]:
         """Named predictions `[B]` from logits `[B, 1]`."""
-        logits = tf.squeeze(logits, axis=1)
+        logits = tf.squeeze(as_tensor(logits), axis=1)
         if self.loss_type == loss_pb2.L2_LOSS:
             return {self.key("y"): logits}
         if self.loss_type == loss_pb2.SIGMOID_L2_LOSS:
@@ -102,11 +103,14 @@ class Model(keras.Model, abc.ABC):
         params_field: the member of `model_config`'s oneof that holds its parameters.
         loss_types: what `loss_type`, its own or a task tower's, may be.
         ranks: whether `evaluation_predictions` has `rank`, which recall_at_topk reads.
+        takes_sides: whether `call` also takes groups as `Sided`, which it hands to layers by `apply` and joins by
+            `concat`. Of a model that does not, serving can't compute the user's part once a request.
     """
 
     params_field: ClassVar[str]
     loss_types: ClassVar[tuple[int, ...]] = (loss_pb2.CLASSIFICATION, loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS)
     ranks: ClassVar[bool] = False
+    takes_sides: ClassVar[bool] = False
 
     @classmethod
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:

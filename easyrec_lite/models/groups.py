@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import keras
 import tensorflow as tf
 
 from easyrec_lite.embeddings import SequenceOutput
-from easyrec_lite.layers import MLP, SequenceAttention, TargetAttention, TextCNN
+from easyrec_lite.layers import (
+    MLP,
+    SequenceAttention,
+    Side,
+    Sided,
+    TargetAttention,
+    TextCNN,
+    as_tensor,
+    concat,
+)
 from easyrec_lite.models.layout import AttentionSpec, GroupLayout, Piece
+from easyrec_lite.models.sides import repeat_row, repeat_steps
 from easyrec_lite.protos import feature_pb2, layer_pb2
 
 _DEFAULT_ATTENTION_UNITS = (128, 64, 32, 1)  # as in EasyRec
 
 
 class History(NamedTuple):
-    """A target and a behaviour history, for models that attend themselves.
+    """A target and a behaviour history, for models that attend themselves, by `pooled`.
 
     Attributes:
         query: `[B, D]`.
@@ -30,7 +40,34 @@ class History(NamedTuple):
     row_splits: tf.Tensor
 
 
-GroupInput: TypeAlias = "tf.Tensor | tuple[History, ...]"
+class SidedHistory(NamedTuple):
+    """The same with the sides kept apart.
+
+    Attributes:
+        query: `[B, D]`.
+        keys: `[N, D]`.
+        row_splits: `[B + 1]`; `[2]` where the history is one user's.
+        side: of the history; USER says that there is one, whatever the number of queries.
+    """
+
+    query: Sided
+    keys: tf.Tensor
+    row_splits: tf.Tensor
+    side: Side
+
+
+GroupInput: TypeAlias = "tf.Tensor | Sided | tuple[History | SidedHistory, ...]"
+
+
+def pooled(attention: TargetAttention, history: History | SidedHistory, training: bool = False) -> tf.Tensor | Sided:
+    """The history pooled for its query `[B, D]`; one user's history is prepared once for all queries."""
+    query = history.query
+    if isinstance(history, History):
+        return attention(history.keys, history.row_splits, query, training=training)
+    if history.side is Side.USER and query.side is not Side.USER:
+        return Sided(((Side.BOTH, attention.attend(attention.prepare(history.keys), query.tensor())),))
+    targets = repeat_row(query.tensor(), tf.shape(history.row_splits)[0] - 1)
+    return Sided(((history.side, attention(history.keys, history.row_splits, targets)),))
 
 
 def mlp_from_config(config: layer_pb2.MLP, name: str) -> MLP:
@@ -108,10 +145,50 @@ class FeatureGroups(keras.layers.Layer):
         groups: dict[str, GroupInput] = {}
         for layout in self.layouts.values():
             if layout.histories:
-                groups[layout.name] = tuple(History(*_history(spec, outputs)) for spec in layout.histories)
+                groups[layout.name] = tuple(_history(spec, outputs) for spec in layout.histories)
                 continue
             parts = [self._tensor(layout, piece, outputs, numbers, training) for piece in layout.pieces]
             groups[layout.name] = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+        return groups
+
+    def by_side(
+        self,
+        outputs: list[tf.Tensor | SequenceOutput],
+        numbers: dict[str, tf.Tensor],
+        output_sides: Sequence[Side],
+        number_sides: Mapping[str, Side],
+        rows: tf.Tensor,
+    ) -> dict[str, GroupInput]:
+        """The same at inference for one user and N items: `Sided`, in which what is the user's has one row.
+
+        Args:
+            outputs: of the collection, in the order of its requests; one row where their side is USER, else N.
+            numbers: numeric features by name, likewise.
+            output_sides: of `outputs`.
+            number_sides: of `numbers`.
+            rows: N.
+        """
+        groups: dict[str, GroupInput] = {}
+        for layout in self.layouts.values():
+            if layout.histories:
+                groups[layout.name] = tuple(
+                    _history_by_side(spec, outputs, output_sides, rows) for spec in layout.histories
+                )
+                continue
+            parts: list[tf.Tensor | Sided] = []
+            for piece in layout.pieces:
+                if piece.attention is not None:
+                    history = _history_by_side(piece.attention, outputs, output_sides, rows)
+                    attention = self.parts[self._part_name(layout, piece)]
+                    parts.append(pooled(cast(TargetAttention, attention), history))
+                    parts += [history.query] if piece.attention.config.need_key_feature else []
+                else:
+                    side = number_sides[piece.feature] if piece.request < 0 else output_sides[piece.request]
+                    x = self._tensor(layout, piece, outputs, numbers, False)
+                    if side is Side.USER:
+                        x.set_shape([1, None])  # what ragged values are pooled to does not know its rows
+                    parts.append(Sided(((side, x),)))
+            groups[layout.name] = concat(parts)
         return groups
 
     def _tensor(
@@ -131,13 +208,13 @@ class FeatureGroups(keras.layers.Layer):
             return part(numbers[piece.feature])
         if piece.kind == "combiner":
             steps = outputs[piece.request]
-            pooled = part(steps.values, steps.row_splits)
+            combined = part(steps.values, steps.row_splits)
             mlp = self._text_mlps.get(piece.feature)
-            return pooled if mlp is None else mlp(pooled, training=training)
+            return combined if mlp is None else mlp(combined, training=training)
         assert piece.attention is not None
-        query, keys, row_splits = _history(piece.attention, outputs)
-        pooled = part(keys, row_splits, query, training=training)
-        return tf.concat([pooled, query], axis=1) if piece.attention.config.need_key_feature else pooled
+        history = _history(piece.attention, outputs)
+        result = pooled(part, history, training)
+        return tf.concat([result, history.query], axis=1) if piece.attention.config.need_key_feature else result
 
     def _part(self, piece: Piece, name: str) -> keras.layers.Layer:
         if piece.kind == "projection":
@@ -169,16 +246,55 @@ class FeatureGroups(keras.layers.Layer):
         return f"{layout.name}_{piece.slots[0].name}_attention" if piece.kind == "attention" else ""
 
 
-def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Query `[B, D]`, keys `[N, D]` and row_splits of one attention map; a shorter target is padded with zeros."""
+def without_sides(group: GroupInput, rows: tf.Tensor) -> GroupInput:
+    """The group for those who take plain tensors: what is the user's stands N times."""
+    if not isinstance(group, tuple):
+        return repeat_row(as_tensor(group), rows)
+    histories = []
+    for history in group:
+        steps = SequenceOutput(history.keys, history.row_splits)
+        if isinstance(history, SidedHistory) and history.side is Side.USER:
+            steps = repeat_steps(steps, rows)
+        histories.append(History(repeat_row(as_tensor(history.query), rows), *steps))
+    return tuple(histories)
+
+
+def _history_by_side(
+    spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput], sides: Sequence[Side], rows: tf.Tensor
+) -> SidedHistory:
+    """The history of one attention map at inference."""
+    query = concat([Sided(((sides[place], outputs[place]),)) for place in spec.keys])
+    if spec.key_width < spec.history_width:
+        zeros = tf.zeros([1, spec.history_width - spec.key_width])
+        query = concat([query, Sided(((Side.USER, zeros),))])
+    found = {sides[place] for place in spec.history}
+    side = found.pop() if len(found) == 1 else Side.BOTH
+    steps = {
+        place: repeat_steps(outputs[place], rows)
+        if side is not Side.USER and sides[place] is Side.USER
+        else outputs[place]
+        for place in spec.history
+    }
+    return SidedHistory(query, *_steps(spec, steps), side)
+
+
+def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> History:
+    """The history of one attention map; a shorter target is padded with zeros."""
     keys = [outputs[place] for place in spec.keys]
     query = keys[0] if len(keys) == 1 else tf.concat(keys, axis=1)
     if spec.key_width < spec.history_width:
         query = tf.pad(query, [[0, 0], [0, spec.history_width - spec.key_width]])
+    return History(query, *_steps(spec, outputs))
+
+
+def _steps(
+    spec: AttentionSpec, outputs: Mapping[int, SequenceOutput] | list[tf.Tensor | SequenceOutput]
+) -> SequenceOutput:
+    """Keys `[N, D]` with row_splits: the histories of one map side by side."""
     steps = [outputs[place] for place in spec.history]
     if len(steps) > 1:
         message = f"The histories of {spec.name!r} differ in length in some row; the steps of one map go together."
         for other in steps[1:]:
             tf.debugging.assert_equal(steps[0].row_splits, other.row_splits, message=message)
     values = steps[0].values if len(steps) == 1 else tf.concat([step.values for step in steps], axis=1)
-    return query, values, steps[0].row_splits
+    return SequenceOutput(values, steps[0].row_splits)

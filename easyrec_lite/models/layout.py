@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from easyrec_lite.embeddings import Concat, Pooled, Request, Sequence, TableSpec, table_initializer
 from easyrec_lite.features import Feature
+from easyrec_lite.layers import Side
 from easyrec_lite.protos import feature_pb2, pipeline_pb2
 
 
@@ -85,14 +86,28 @@ class GroupLayout:
 class LayoutBuilder:
     """Collects requests and tables while it lays out the groups of a config.
 
+    Args:
+        config: checked and complete.
+        features: all of them, by name.
+        wide_dim: width of the tables of WIDE groups.
+        sides: by feature, for serving: neighbours of different sides are looked up apart, so that the user's have rows
+            of their own. None looks up together what goes together.
+
     Attributes:
         requests: what the groups need of the collection.
         tables: the logical tables, by name.
         layouts: the groups, by name.
     """
 
-    def __init__(self, config: pipeline_pb2.EasyRecConfig, features: Mapping[str, Feature], wide_dim: int) -> None:
+    def __init__(
+        self,
+        config: pipeline_pb2.EasyRecConfig,
+        features: Mapping[str, Feature],
+        wide_dim: int,
+        sides: Mapping[str, Side] | None = None,
+    ) -> None:
         self._features = features
+        self._sides = sides or {}
         self._wide_dim = wide_dim
         self.requests: list[Request] = []
         self.tables: dict[str, TableSpec] = {}
@@ -129,7 +144,7 @@ class LayoutBuilder:
         for name in group.feature_names:
             feature = self._features[name]
             if _single_valued(feature):
-                if run and self._dim(run[0], wide) != self._dim(name, wide):
+                if run and self._kind(run[0], wide) != self._kind(name, wide):
                     flush()
                 run.append(name)
             else:
@@ -182,6 +197,10 @@ class LayoutBuilder:
         if request not in self.requests:
             self.requests.append(request)
         return self.requests.index(request)
+
+    def _kind(self, name: str, wide: bool) -> tuple[int, Side | None]:
+        """Equal for features that one gather can take."""
+        return self._dim(name, wide), self._sides.get(name)
 
     def _dim(self, name: str, wide: bool) -> int:
         return self._wide_dim if wide else self._features[name].config.embedding_dim

@@ -10,14 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from easyrec_lite import losses
-from easyrec_lite.embeddings import EmbeddingCollection, Plan, build_row_optimizer
+from easyrec_lite.embeddings import Concat, EmbeddingCollection, Plan, Request, StoredRows, build_row_optimizer
 from easyrec_lite.features import Columns, Encoded, Ids, Labels, Numbers, build_features
+from easyrec_lite.layers import Side
 from easyrec_lite.models.base import Targets
-from easyrec_lite.models.groups import FeatureGroups
+from easyrec_lite.models.groups import FeatureGroups, without_sides
 from easyrec_lite.models.layer_names import fresh_layer_names
 from easyrec_lite.models.layout import LayoutBuilder
 from easyrec_lite.models.metrics import metric_columns
 from easyrec_lite.models.registry import build_model, model_class
+from easyrec_lite.models.sides import feature_side, repeated, request_rows, user_columns
 from easyrec_lite.protos import loss_pb2, pipeline_pb2
 
 
@@ -48,6 +50,8 @@ class Recommender(tf.Module):
         collection: the tables.
         groups: makes group tensors.
         model: the Keras model.
+        user_columns: raw columns that are the same for all items of one request.
+        sides: what of a request each feature describes.
         binary_labels: labels that a cross entropy is trained on, which takes 0 to 1.
     """
 
@@ -57,7 +61,10 @@ class Recommender(tf.Module):
         seed = config.train_config.seed
         keras.utils.set_random_seed(seed & 0x7FFFFFFF)
         every_feature = build_features(config)
-        builder = LayoutBuilder(config, every_feature, model_class(config).wide_dim(config.model_config))
+        self.user_columns = user_columns(config)
+        self.sides = {name: feature_side(feature, self.user_columns) for name, feature in every_feature.items()}
+        wide_dim = model_class(config).wide_dim(config.model_config)
+        builder = LayoutBuilder(config, every_feature, wide_dim, None if training else self.sides)
         self.features = {name: every_feature[name] for name in builder.used_features}
         self.layouts = builder.layouts
         row_optimizer, dense_decay = build_row_optimizer(config.train_config.optimizer_config[0])
@@ -122,7 +129,7 @@ class Recommender(tf.Module):
         return Batch(plan, numbers, Targets(labels, weight, {name: columns[name] for name in self.target_columns}))
 
     def forward(
-        self, weights: Mapping[str, tf.Tensor | tf.Variable], batch: Batch, training: bool = False
+        self, weights: Mapping[str, tf.Tensor | tf.Variable | StoredRows], batch: Batch, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Predictions by name, and the regularisation of the rows looked up (scalar).
 
@@ -143,6 +150,31 @@ class Recommender(tf.Module):
         """Predictions of a batch whose plan has distinct rows, outside of training."""
         weights = self.collection.weights(self.collection.gather(batch.plan))
         return self.forward(weights, batch)[0]
+
+    def predict_request(
+        self, weights: Mapping[str, tf.Tensor | tf.Variable | StoredRows], columns: Columns
+    ) -> dict[str, tf.Tensor]:
+        """Predictions `[N]` of one user and N items, what depends on the user alone computed once and left `[1]`.
+
+        Equal to `predict` on columns in which the user's one row stands N times, up to the order of sums.
+
+        Args:
+            weights: of the collection, which must have been built for inference: its variables.
+            columns: raw columns by name; those of `user_columns` have one row, the others N.
+        """
+        rows = request_rows(columns, self.user_columns)
+        whole = repeated(columns, self.user_columns, rows)  # for what reads both sides, such as crosses
+        encoded = {
+            name: feature.encode(whole if self.sides[name] is Side.BOTH else columns)
+            for name, feature in self.features.items()
+        }
+        batch = self.assemble(encoded, columns, targets=False, distinct=False)
+        outputs = self.collection.outputs(weights, batch.plan)
+        output_sides = [self.sides[_features_of(request)[0]] for request in self.collection.requests]
+        groups = self.groups.by_side(outputs, batch.numbers, output_sides, self.sides, rows)
+        if self.model.takes_sides:
+            return self.model.call(groups, training=False)  # Keras's own way in takes plain tensors only
+        return self.model({name: without_sides(group, rows) for name, group in groups.items()})
 
     def losses(
         self, predictions: Mapping[str, tf.Tensor], targets: Targets, embedding_l2: tf.Tensor
@@ -192,6 +224,10 @@ class Recommender(tf.Module):
         """Numbers of parameters: in tables, in dense layers."""
         tables = sum(table.rows * table.dim for table in self.collection.tables.values())
         return tables, sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
+
+
+def _features_of(request: Request) -> tuple[str, ...]:
+    return request.features if isinstance(request, Concat) else (request.feature,)
 
 
 def _probabilities(name: str, label: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ class ServedColumn:
         separator: what the items of a column of lists are joined by in the input; '' for single values.
         items: type of the items of lists; None for single values.
         item_default: what stands for an empty item.
+        side: "user" where it is the same for all items of one request, else "item".
     """
 
     name: str
@@ -37,15 +38,20 @@ class ServedColumn:
     separator: str = ""
     items: tf.DType | None = None
     item_default: int | float | str = ""
+    side: str = "item"
 
     @property
-    def spec(self) -> tf.TensorSpec:
-        """The input's signature."""
-        return tf.TensorSpec([None], self.dtype, name=self.name)
+    def of_user(self) -> bool:
+        """Whether the column is the user's."""
+        return self.side == "user"
+
+    def spec(self, rows: int | None = None) -> tf.TensorSpec:
+        """The input's signature, for any number of rows or a fixed one."""
+        return tf.TensorSpec([rows], self.dtype, name=self.name)
 
     def to_json(self) -> dict[str, Any]:
         """For the export's description."""
-        values = {"name": self.name, "dtype": self.dtype.name, "default": self.default}
+        values = {"name": self.name, "dtype": self.dtype.name, "default": self.default, "side": self.side}
         if self.items is None:
             return values
         return values | {"separator": self.separator, "items": self.items.name, "item_default": self.item_default}
@@ -54,13 +60,18 @@ class ServedColumn:
     def from_json(cls, values: Mapping[str, Any]) -> ServedColumn:
         """The inverse of `to_json`."""
         name, dtype, default = values["name"], tf.as_dtype(values["dtype"]), values["default"]
+        side = values.get("side", "item")
         if "items" not in values:
-            return cls(name, dtype, default)
-        return cls(name, dtype, default, values["separator"], tf.as_dtype(values["items"]), values["item_default"])
+            return cls(name, dtype, default, side=side)
+        items = tf.as_dtype(values["items"])
+        return cls(name, dtype, default, values["separator"], items, values["item_default"], side)
 
 
 def served_columns(
-    names: Sequence[str], features: Mapping[str, Feature], columns: Mapping[str, Mapping[str, Any]]
+    names: Sequence[str],
+    features: Mapping[str, Feature],
+    columns: Mapping[str, Mapping[str, Any]],
+    user: frozenset[str] = frozenset(),
 ) -> list[ServedColumn]:
     """The inputs for the columns that the features read.
 
@@ -68,16 +79,17 @@ def served_columns(
         names: the columns, in the order of the inputs.
         features: those who read them.
         columns: by name, how training read them: `type` (a FieldType's name), `list`, `default`.
+        user: names of the user's columns.
     """
     served = []
     for name in names:
-        column = columns[name]
+        column, side = columns[name], "user" if name in user else "item"
         dtype, default = _read_as(column["type"], column["default"])
         if column["list"]:
             # An input has one value a row, so a list travels as text; `read_lists` makes the list of it again.
-            served.append(ServedColumn(name, tf.string, "", _separator(name, features), dtype, default))
+            served.append(ServedColumn(name, tf.string, "", separator_of(name, features), dtype, default, side))
         else:
-            served.append(ServedColumn(name, dtype, default))
+            served.append(ServedColumn(name, dtype, default, side=side))
     return served
 
 
@@ -88,7 +100,12 @@ def _read_as(type_name: str, default: Any) -> tuple[tf.DType, int | float | str]
     return (tf.float32, float(default)) if kind in _FLOATS else (tf.string, str(default))
 
 
-def _separator(name: str, features: Mapping[str, Feature]) -> str:
+def separator_of(name: str, features: Mapping[str, Feature]) -> str:
+    """What the items of a column are joined by where it is text.
+
+    Raises:
+        ValueError: no feature reads the column.
+    """
     for feature in features.values():
         if name in feature.inputs:
             config = feature.config

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_directory
+from easyrec_lite.config import ConfigError, Problem
+from easyrec_lite.features import Columns
 from easyrec_lite.models import Recommender
-from easyrec_lite.protos import pipeline_pb2
-from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, read_lists, served_columns, split_single_input
+from easyrec_lite.protos import export_pb2, pipeline_pb2
+from easyrec_lite.serving.columns import ServedColumn, served_columns
+from easyrec_lite.serving.loaded import LoadedModel
+from easyrec_lite.serving.module import ServingModule
+from easyrec_lite.serving.parity import TOLERANCE, compare
 from easyrec_lite.serving.restore import restored_recommender
+from easyrec_lite.serving.user_cache import CacheOptions
+from easyrec_lite.serving.versions import DESCRIPTION, next_version
+from easyrec_lite.serving.warmup import write_warmup
 
-DESCRIPTION = "description.json"
 CONFIG = "pipeline.config"
-
-
-class ServingModule(tf.Module):
-    """The graph from raw columns to predictions, with the variables it needs and nothing else.
-
-    Args:
-        recommender: for inference, restored.
-        columns: the inputs.
-        separator: between the cells of the single-string form; None for one input a column.
-    """
-
-    def __init__(self, recommender: Recommender, columns: Sequence[ServedColumn], separator: str | None) -> None:
-        super().__init__(name="serving")
-        # What a SavedModel keeps: tables, dense variables, vocabularies. The recommender itself is no attribute, for
-        # then each of its layers would be saved too, with a graph of its own.
-        self.tables = dict(recommender.collection.variables_by_bucket)
-        self.dense = [variable.value for variable in recommender.dense_variables]
-        self.features = list(recommender.features.values())
-        specs: Any = (
-            [{column.name: column.spec for column in columns}]
-            if separator is None
-            else [{SINGLE_INPUT: tf.TensorSpec([None], tf.string, SINGLE_INPUT)}]
-        )
-
-        def serve(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            raw = inputs if separator is None else split_single_input(inputs[SINGLE_INPUT], columns, separator)
-            batch = recommender.encode(read_lists(raw, columns), targets=False, distinct=False)
-            predictions = recommender.forward(self.tables, batch)[0]
-            return {**predictions, **_as_text(predictions)}
-
-        self.serve = tf.function(serve, input_signature=specs, autograph=False)
+PARITY = "parity.json"
 
 
 def export_model(
@@ -61,6 +35,9 @@ def export_model(
     config_text: str,
     asset_files: Mapping[str, Path] | None = None,
     version: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+    rows: Columns | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Path:
     """Writes `<export_dir>/<version>/` and returns it; it appears under that name only when it is complete.
 
@@ -71,9 +48,14 @@ def export_model(
         config_text: the completed config, for `assets/`.
         asset_files: further files for `assets/`, by name.
         version: a number higher than those that exist; the current time in seconds, or the next number, if None.
+        facts: what else the description says, such as when the model was published and why.
+        rows: raw columns of real rows, as training reads them. The export is compared with the trainer on them, and
+            made to warm up a server by them; None leaves both out.
+        tolerance: of that comparison, absolute and relative.
 
     Raises:
         CheckpointError: the checkpoint doesn't fit the config, or says nothing of the columns.
+        ParityError: the export doesn't predict what the trainer predicts; then there is no such version.
     """
     recommender = restored_recommender(config, checkpoint)
     # In the order in which they are declared: that is how EasyRec's clients join the one string.
@@ -82,40 +64,67 @@ def export_model(
     known = checkpoint.state.get("columns", {})
     if missing := [name for name in names if name not in known]:
         raise CheckpointError(f"{checkpoint.path} does not say how the columns {missing} are read; train once more.")
-    columns = served_columns(names, recommender.features, known)
+    columns = served_columns(names, recommender.features, known, recommender.user_columns)
     separator = None if config.export_config.multi_placeholder else config.data_config.separator
-    module = ServingModule(recommender, columns, separator)
-    target = export_dir / str(version if version is not None else next_version(export_dir))
+    version = version if version is not None else next_version(export_dir)
+    cache = _cache_options(config, columns)
+    module = ServingModule(recommender, columns, separator, version, cache, table_type(config))
+    target = export_dir / str(version)
     with atomic_directory(target) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
+        module.save(temporary)
         assets = temporary / "assets"
         assets.mkdir(exist_ok=True)
         (assets / CONFIG).write_text(config_text)
-        (assets / DESCRIPTION).write_text(json.dumps(_describe(recommender, columns, separator, checkpoint), indent=1))
+        told = _describe(recommender, module, columns, separator, checkpoint) | dict(facts or {})
+        (assets / DESCRIPTION).write_text(json.dumps(told, indent=1))
         for name, path in (asset_files or {}).items():
             shutil.copyfile(path, assets / name)
+        if rows is not None:
+            with LoadedModel(temporary) as session:
+                report = compare(recommender, session, columns, rows, separator=separator, tolerance=tolerance)
+                (assets / PARITY).write_text(json.dumps(report.to_json(), indent=1))
+                report.raise_if_failed()
+                write_warmup(temporary, session, columns, rows, separator)
     return target
 
 
-def versions(export_dir: Path) -> list[Path]:
-    """The version folders below `export_dir`, oldest first."""
-    found = [path for path in export_dir.glob("*") if path.name.isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name))
+def table_type(config: pipeline_pb2.EasyRecConfig) -> str:
+    """How exports hold the rows of tables: "float32", "bfloat16" or "int8"."""
+    return str(export_pb2.TableType.Name(config.export_config.table_type)).lower()
 
 
-def next_version(export_dir: Path) -> int:
-    """A version number higher than any below `export_dir`, folders taken back by renaming included."""
-    numbers = (number for path in export_dir.glob("*") for number in re.findall(r"\d+", path.name))
-    return max([int(time.time()), *(int(number) + 1 for number in numbers)])
+def _cache_options(config: pipeline_pb2.EasyRecConfig, columns: Sequence[ServedColumn]) -> CacheOptions | None:
+    """What `export_config.user_cache` says.
 
-
-def exported_step(version: Path) -> int:
-    """The training step of an export."""
-    return int(json.loads((version / "assets" / DESCRIPTION).read_text())["step"])
+    Raises:
+        ConfigError: no column of the user is found by its key, or states that depend on more would never grow old.
+    """
+    if not config.export_config.HasField("user_cache"):
+        return None
+    cache, path = config.export_config.user_cache, "export_config.user_cache"
+    own = [column.name for column in columns if column.of_user]
+    problems = []
+    if cache.slots < 1:
+        problems.append(Problem(f"{path}.slots", "0", "at least 1"))
+    if not own:
+        hint = "declare the side of the columns in data_config.input_fields"
+        problems.append(Problem(path, "no column with side: USER", "columns of the user, whose state is kept", hint))
+    if cache.key and cache.key not in own:
+        problems.append(Problem(f"{path}.key", repr(cache.key), f"a column with side: USER, such as {own[:3]}"))
+    if cache.max_age_seconds < 0 or (cache.key and not cache.max_age_seconds):
+        expected = "seconds above 0: by key alone, nobody sees that other columns changed"
+        problems.append(Problem(f"{path}.max_age_seconds", f"{cache.max_age_seconds:g}", expected))
+    if problems:
+        raise ConfigError(problems)
+    return CacheOptions(cache.slots, cache.key, cache.max_age_seconds)
 
 
 def _describe(
-    recommender: Recommender, columns: Sequence[ServedColumn], separator: str | None, checkpoint: Checkpoint
+    recommender: Recommender,
+    module: ServingModule,
+    columns: Sequence[ServedColumn],
+    separator: str | None,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     return {
         "step": checkpoint.step,
@@ -123,18 +132,24 @@ def _describe(
         "columns": [column.to_json() for column in columns],
         "single_input_separator": separator,
         "features": [
-            {"name": name, "inputs": list(feature.inputs), "num_ids": feature.num_ids}
+            {
+                "name": name,
+                "inputs": list(feature.inputs),
+                "num_ids": feature.num_ids,
+                "side": recommender.sides[name].value,
+            }
             for name, feature in recommender.features.items()
         ],
-    }
-
-
-def _as_text(predictions: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """EasyRec's `user_emb` and `item_emb`: vectors as text, numbers joined by commas."""
-    return {
-        f"{side}_emb": tf.strings.reduce_join(
-            tf.strings.as_string(predictions[f"{side}_tower_emb"]), axis=1, separator=","
-        )
-        for side in ("user", "item")
-        if f"{side}_tower_emb" in predictions
+        "signatures": module.describe(),
+        "user_state": [
+            {
+                "name": tensor.name,
+                "dtype": tensor.spec.dtype.name,
+                "shape": tensor.spec.shape.as_list(),
+                "operation": tensor.source,
+                "typical_bytes": tensor.typical_bytes,
+            }
+            for tensor in module.state
+        ],
+        "costs": {name: asdict(cost) for name, cost in module.costs.items()},
     }

@@ -113,6 +113,11 @@ class Prequential(Callback):
             return look().op
         return tf.cond(step % self._every == 0, look, lambda: tf.constant(0, tf.int64)).op
 
+    def on_move(self, trainer: Trainer) -> None:
+        """See Callback. The window begins anew; the running values go on."""
+        self._scores = WindowScores(self._metrics())
+        self._from_row, self._times, self._end = self._rows, [], -math.inf
+
     def on_start(self, trainer: Trainer) -> None:
         """See Callback."""
         self._scored.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from easyrec_lite.errors import UserError
+from easyrec_lite.streaming.drift_monitor import DriftMonitor
 from easyrec_lite.streaming.monitor import StreamMonitor
 from easyrec_lite.streaming.prequential import Prequential
 from easyrec_lite.training import Callback
@@ -27,10 +28,13 @@ class RunCollector(Collector):
     Args:
         monitor: has the numbers.
         prequential: has the metrics of the last window, if the run is evaluated.
+        drift: has the alarms, if the run is watched.
     """
 
-    def __init__(self, monitor: StreamMonitor, prequential: Prequential | None = None) -> None:
-        self._monitor, self._prequential = monitor, prequential
+    def __init__(
+        self, monitor: StreamMonitor, prequential: Prequential | None = None, drift: DriftMonitor | None = None
+    ) -> None:
+        self._monitor, self._prequential, self._drift = monitor, prequential, drift
 
     def describe(self) -> list[Metric]:
         """Nothing: registering asks for no numbers."""
@@ -57,6 +61,17 @@ class RunCollector(Collector):
             values = [((name, kind), value) for kind, found in kinds.items() for name, value in found.items()]
             text = "Metrics of rows scored before they were trained on: of the last window, and running ones."
             yield _labelled("easyrec_prequential", text, ["metric", "kind"], values)
+        if self._drift is not None:
+            alarms = CounterMetricFamily(
+                "easyrec_drift_alarms", "Alarms given by this process.", labels=["check", "action"]
+            )
+            for key, count in self._drift.alarms.items():
+                alarms.add_metric(key, count)
+            yield alarms
+            text = "1 while an alarm holds and nothing is published, else 0."
+            yield _gauge("easyrec_drift_holding", text, self._drift.holding)
+            text = "Checks that the last window breached, each feature, label and partition by itself."
+            yield _gauge("easyrec_drift_breaches", text, self._drift.breached)
 
 
 class PrometheusExporter(Callback):
@@ -67,18 +82,24 @@ class PrometheusExporter(Callback):
         prequential: has the metrics of the last window, if the run is evaluated.
         port: 0 takes a free one.
         address: of the interface; all by default.
+        drift: has the alarms, if the run is watched.
 
     Attributes:
         port: where it serves.
     """
 
     def __init__(
-        self, monitor: StreamMonitor, prequential: Prequential | None = None, port: int = 0, address: str = "0.0.0.0"
+        self,
+        monitor: StreamMonitor,
+        prequential: Prequential | None = None,
+        port: int = 0,
+        address: str = "0.0.0.0",
+        drift: DriftMonitor | None = None,
     ) -> None:
         self.port = port
         self._address = address
         self._registry = CollectorRegistry()
-        self._registry.register(RunCollector(monitor, prequential))
+        self._registry.register(RunCollector(monitor, prequential, drift))
         self._serving: tuple[WSGIServer, threading.Thread] | None = None
 
     def on_start(self, trainer: Trainer) -> None:
@@ -96,12 +117,8 @@ class PrometheusExporter(Callback):
             ) from error
         self.port = self._serving[0].server_port
 
-    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        """See Callback."""
-        self.close()
-
     def close(self) -> None:
-        """Stops serving and ends the thread; also after an error."""
+        """Stops serving and ends the thread."""
         if self._serving is not None:
             server, thread = self._serving
             self._serving = None

@@ -3,6 +3,7 @@
 from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, TensorBoard
 from easyrec_lite.training.evaluation import Evaluator
 from easyrec_lite.training.loop import FitResult, Trainer, training_environment
+from easyrec_lite.training.observation import ObservedBatch, TrainedBatches, listening_thread
 from easyrec_lite.training.schedules import Schedule
 from easyrec_lite.training.state import training_tensors
 from easyrec_lite.training.statistics import StatisticsRecorder
@@ -15,13 +16,16 @@ __all__ = [
     "Evaluator",
     "FitResult",
     "MetricsJournal",
+    "ObservedBatch",
     "Schedule",
     "StatisticsRecorder",
     "Stepper",
     "StepsResult",
     "TensorBoard",
+    "TrainedBatches",
     "Trainer",
     "Until",
+    "listening_thread",
     "training_environment",
     "training_tensors",
 ]

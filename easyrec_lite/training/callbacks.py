@@ -15,18 +15,20 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from easyrec_lite.checkpoints import Checkpoint, Files, Journal
 from easyrec_lite.features import Columns, Encoded
+from easyrec_lite.training.step import StepsResult, Until
 
 if TYPE_CHECKING:
     from easyrec_lite.models import Batch
     from easyrec_lite.training.loop import Trainer
-    from easyrec_lite.training.step import StepsResult
 
 
 class Callback:
     """Base of those who follow a training run; every method may be left as it is.
 
-    Order of calls: `restore` (only when resuming), `on_start`; then `stop_reason` and `on_steps` for every few steps,
-    at each evaluation `on_evaluation`, at each checkpoint `state` and `on_checkpoint`; at last `on_end`.
+    Order of calls: `restore` (only when resuming), `on_move` (only when the run jumps in the data), `on_start`,
+    `wants_checkpoint` (only without any checkpoint); then `stop_reason`, `until`, `on_steps` and `wants_checkpoint` for
+    every few steps, at each evaluation `on_evaluation`, at each checkpoint `state` and `on_checkpoint`; at last
+    `on_end`, unless training failed, and `close`.
     """
 
     def observe(
@@ -35,8 +37,19 @@ class Callback:
         labels: Mapping[str, tf.Tensor],
         columns: Columns,
         missing: Mapping[str, tf.Tensor],
+        newest: tf.Tensor,
+        position: tf.Tensor,
     ) -> tf.Operation | None:
-        """An op that looks at each batch in the input pipeline, ahead of training; called once, to build the graph."""
+        """An op that looks at each batch in the input pipeline, ahead of training; called once, to build the graph.
+
+        Args:
+            encoded: features by name.
+            labels: by name.
+            columns: raw columns by name.
+            missing: how many of their cells were missing, int64 scalars.
+            newest: the newest time of the rows, seconds since 1970, float64 scalar; -inf if unknown.
+            position: the next row to read after the batch, JSON.
+        """
         return None
 
     def score(
@@ -56,11 +69,22 @@ class Callback:
         """
         return None
 
+    def on_move(self, trainer: Trainer) -> None:
+        """The next step is to be done elsewhere in the data: what belongs to rows not read to their end is void."""
+
     def on_start(self, trainer: Trainer) -> None:
         """Training begins or goes on."""
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """Some steps were done; none, where a stream had no rows for a while."""
+
+    def until(self, trainer: Trainer) -> Until:
+        """Where the next call of the graph must end at the latest, for `on_steps` to be told there; not `seconds`."""
+        return Until()
+
+    def wants_checkpoint(self) -> bool:
+        """Whether to write a checkpoint now, without an evaluation."""
+        return False
 
     def on_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """The model was evaluated; `metrics` is empty where the config has no evaluation data."""
@@ -70,6 +94,9 @@ class Callback:
 
     def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Training ended, as planned or by a wish to stop; not called when it fails."""
+
+    def close(self) -> None:
+        """Training is over, well or not: gives back threads, files and ports; may be called again."""
 
     def stop_reason(self) -> str:
         """Why training should stop now; '' = it should not."""
@@ -152,6 +179,10 @@ class MetricsJournal(Callback):
         self._rows = 0
         self._since = time.monotonic()
 
+    def on_move(self, trainer: Trainer) -> None:
+        """Drops the records of the steps that are taken back."""
+        self._journal.truncate_after(trainer.step)
+
     def on_start(self, trainer: Trainer) -> None:
         """See Callback."""
         self._journal.truncate_after(trainer.step)
@@ -183,17 +214,18 @@ class MetricsJournal(Callback):
 
     def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Writes a record of another callback; steps never go back."""
-        self._journal.append({"step": step, "kind": kind, **values}, sync=True)
+        self._journal.append({"step": step, "kind": kind, **values})
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """See Callback."""
+        """See Callback. What was written by now is never written again, so it must be on the disk before."""
+        self._journal.sync()
         return {"steps": self._steps, "sums": self._sums}, {}
 
     def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """See Callback."""
         self._steps, self._sums = state["steps"], dict(state["sums"])
 
-    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    def close(self) -> None:
         """See Callback."""
         self._journal.close()
 
@@ -224,10 +256,11 @@ class TensorBoard(Callback):
         """See Callback."""
         self._write(trainer.step, {f"evaluation/{name}": value for name, value in metrics.items()})
 
-    def on_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    def close(self) -> None:
         """See Callback."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
     def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Draws the numbers of another callback as `kind/name`."""

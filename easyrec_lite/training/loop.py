@@ -118,6 +118,17 @@ class Trainer:
             own = {key.split("/", 1)[1]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
             callback.restore(state["callbacks"][name], own)
 
+    def move(self, position: str) -> None:
+        """Goes on at another position of the data, weights as they are; a checkpoint at the next step holds it.
+
+        The step before stays what it was: a checkpoint is never written over.
+        """
+        for callback in self._callbacks:
+            callback.on_move(self)
+        self.stepper.step.assign_add(1)
+        self.position = position
+        self.checkpoint = self._write()
+
     def fit(self) -> FitResult:
         """Trains until `num_steps`, the end of the data or a callback's wish; returns how it ended.
 
@@ -126,13 +137,23 @@ class Trainer:
 
         Raises:
             InputError: the data does not make a single batch.
+            DriftAlarm: a callback found that what was trained on last must be taken back.
         """
+        try:
+            return self._fit()
+        finally:
+            for callback in self._callbacks:
+                callback.close()
+
+    def _fit(self) -> FitResult:
         restored = self.checkpoint
         result = FitResult(step=self.step, checkpoint=restored, metrics=restored.metrics if restored else {})
         evaluated_step = restored.step if restored and restored.state.get("evaluated", True) else -1
         started = saved_at = time.monotonic()
         for callback in self._callbacks:
             callback.on_start(self)
+        if restored is None and self._wants_checkpoint():
+            self._save()
         iterator = iter(self._batches())
         limit = self.config.num_steps or None
         while not (reason := self._stop_reason(limit)):
@@ -150,7 +171,7 @@ class Trainer:
                 evaluated_step = self.step
                 self._save(result.metrics)
                 saved_at = time.monotonic()
-            elif (seconds := self.config.save_checkpoints_secs) and time.monotonic() - saved_at >= seconds:
+            elif self._is_overdue(saved_at):
                 if self.checkpoint is None or self.checkpoint.step != self.step:
                     self._save()
                 saved_at = time.monotonic()
@@ -189,12 +210,13 @@ class Trainer:
             element = Element(recommender.assemble(encoded, columns), position, rows, newest)
             return element, (encoded, columns, details.missing)
 
-        def observe(element: Element, seen: tuple[Any, ...]) -> Element:
-            encoded, columns, missing = seen
+        def observe(element: Element, more: tuple[Any, ...]) -> Element:
+            encoded, columns, missing = more
 
             def look() -> tf.Tensor:
                 labels = element.batch.targets.labels
-                watched = [callback.observe(encoded, labels, columns, missing) for callback in self._callbacks]
+                seen = (encoded, labels, columns, missing, element.event_time, element.position)
+                watched = [callback.observe(*seen) for callback in self._callbacks]
                 with tf.control_dependencies([op for op in watched if op is not None]):
                     return tf.identity(element.rows)
 
@@ -223,7 +245,12 @@ class Trainer:
             known = math.isfinite(self.event_time)
             end = {"event_time": (self.event_time // span + 1) * span} if known else {"steps": 1}
             until = until._replace(**end)
-        return until
+        wishes = [until, *(callback.until(self) for callback in self._callbacks)]
+        return until._replace(
+            steps=min(wish.steps for wish in wishes),
+            rows=min(wish.rows for wish in wishes),
+            event_time=min(wish.event_time for wish in wishes),
+        )
 
     def _periods(self) -> list[float]:
         """The number of the period between checkpoints that training is in, by steps, rows and event time."""
@@ -243,6 +270,16 @@ class Trainer:
         """Whether a checkpoint is due: another period has begun since."""
         return any(now > then for now, then in zip(self._periods(), before, strict=True))
 
+    def _is_overdue(self, saved_at: float) -> bool:
+        """Whether a checkpoint is wanted between those that are evaluated: by the clock or by a callback."""
+        seconds = self.config.save_checkpoints_secs
+        if seconds and time.monotonic() - saved_at >= seconds:
+            return True
+        return self._wants_checkpoint()
+
+    def _wants_checkpoint(self) -> bool:
+        return any(callback.wants_checkpoint() for callback in self._callbacks)
+
     def _stop_reason(self, limit: int | None) -> str:
         """Why not to go on; asked before each call, so that a run which had ended when it was killed ends again."""
         if limit is not None and self.step >= limit:
@@ -256,7 +293,13 @@ class Trainer:
         return metrics
 
     def _save(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Writes everything down.
+        """Writes everything down, and tells of it; see `_write`."""
+        self.checkpoint = self._write(metrics)
+        for callback in self._callbacks:
+            callback.on_checkpoint(self, self.checkpoint)
+
+    def _write(self, metrics: Mapping[str, float] | None = None) -> Checkpoint:
+        """Writes a checkpoint.
 
         Args:
             metrics: of the evaluation at this step; None where there was none.
@@ -270,7 +313,7 @@ class Trainer:
             own_state, own_arrays = callback.state()
             state["callbacks"][name] = own_state
             arrays.update({f"{name}/{key}": value for key, value in own_arrays.items()})
-        self.checkpoint = save(
+        checkpoint = save(
             self.model_dir,
             self.step,
             training_tensors(self.stepper),
@@ -283,8 +326,7 @@ class Trainer:
         )
         protected = {kept for callback in self._callbacks for kept in callback.protected_steps()}
         prune(self.model_dir, self.config.keep_checkpoint_max, protected, self._files)
-        for callback in self._callbacks:
-            callback.on_checkpoint(self, self.checkpoint)
+        return checkpoint
 
 
 def training_environment() -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""Statistics of the rows a model was trained on: exactly those, though the input reads ahead."""
+"""Statistics of the rows a model was trained on."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, Files, atomic_write_text
-from easyrec_lite.features import Columns, Encoded, Numbers, Statistics
+from easyrec_lite.features import Statistics
 from easyrec_lite.training.callbacks import Callback
+from easyrec_lite.training.observation import ObservedBatch, TrainedBatches, listening_thread
 
 if TYPE_CHECKING:
     from easyrec_lite.training.loop import Trainer
@@ -21,75 +21,39 @@ if TYPE_CHECKING:
 
 
 class StatisticsRecorder(Callback):
-    """Gathers the statistics of the features and writes them beside each checkpoint.
-
-    `observe` sees each batch in the input pipeline, in order; the batch is counted once it has been trained.
+    """Gathers the statistics of the features, beside the steps, and writes them at each checkpoint.
 
     Args:
         path: the JSON file to write; see `features.Profile` for what is in it.
-        columns: by feature, the column whose missing cells are the feature's.
-        event_time: the column of the event time, or ''.
+        batches: tells of the batches that are trained.
         seed: of the row sample.
         files: file operations; tests hand in their own.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        columns: Mapping[str, str],
-        event_time: str = "",
-        seed: int = 0,
-        files: Files | None = None,
-    ) -> None:
+    def __init__(self, path: Path, batches: TrainedBatches, seed: int = 0, files: Files | None = None) -> None:
         self._path = path
         self._files = files
-        self._columns = dict(columns)
-        self._event_time = event_time
         self._statistics = Statistics(seed)
-        self._waiting: deque[Any] = deque()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="statistics")
+        self._worker = listening_thread("statistics")
         self._pending: deque[Future[None]] = deque()
+        batches.listen(self._take)
 
-    def observe(
-        self,
-        encoded: Mapping[str, Encoded],
-        labels: Mapping[str, tf.Tensor],
-        columns: Columns,
-        missing: Mapping[str, tf.Tensor],
-    ) -> tf.Operation:
-        """An op, for the input pipeline, that remembers a batch until it has been trained."""
-        times = {"time": columns[self._event_time]} if self._event_time else {}
-        # A missing number is encoded as 0, so only the reader knows how many there were.
-        unseen = {name: missing[self._columns[name]] for name, value in encoded.items() if isinstance(value, Numbers)}
-        batch = (dict(encoded), dict(labels), times, unseen)
-        leaves = [_numpy_parts(leaf) for leaf in tf.nest.flatten(batch)]
+    def _take(self, batch: ObservedBatch) -> None:
+        self._pending.append(self._worker.submit(self._count, batch))
 
-        def call(*flat: np.ndarray) -> np.int64:
-            values = iter(flat)
-            arrays = [_join([next(values) for _ in parts]) for parts in leaves]
-            self._waiting.append(tf.nest.pack_sequence_as(batch, arrays))
-            return np.int64(0)
-
-        return tf.numpy_function(call, [part for parts in leaves for part in parts], tf.int64).op
-
-    def on_start(self, trainer: Trainer) -> None:
-        """See Callback."""
-        self._waiting.clear()
-
-    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
-        """Counts the batches that were trained, beside the next steps."""
-        batches = [self._waiting.popleft() for _ in range(result.steps)]
-        self._pending.append(self._worker.submit(self._count, batches))
-
-    def _count(self, batches: list[Any]) -> None:
-        for encoded, labels, times, missing in batches:
-            self._statistics.update(encoded, labels, times.get("time"), missing)
+    def _count(self, batch: ObservedBatch) -> None:
+        self._statistics.update(batch.encoded, batch.labels, batch.times, batch.missing)
 
     def _counted(self) -> Statistics:
         """The statistics, with everything that was trained in them."""
         while self._pending:
             self._pending.popleft().result()
         return self._statistics
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """Lets go of what is done, and raises what went wrong in it."""
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """See Callback."""
@@ -110,21 +74,6 @@ class StatisticsRecorder(Callback):
         """See Callback."""
         self._statistics = Statistics.restore(arrays)
 
-
-class _Ragged:
-    """Flat values and row_splits, as `Statistics` reads them."""
-
-    def __init__(self, flat_values: np.ndarray, row_splits: np.ndarray) -> None:
-        self.flat_values, self.row_splits = flat_values, row_splits
-
-
-def _numpy_parts(leaf: Any) -> list[tf.Tensor]:
-    if leaf is None:
-        return []
-    return [leaf.flat_values, leaf.row_splits] if isinstance(leaf, tf.RaggedTensor) else [leaf]
-
-
-def _join(parts: list[np.ndarray]) -> Any:
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else _Ragged(*parts)
+    def close(self) -> None:
+        """See Callback."""
+        self._worker.shutdown(wait=False, cancel_futures=True)

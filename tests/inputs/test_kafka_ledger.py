@@ -121,3 +121,37 @@ def test_forgets_whole_files_only(tmp_path: Path) -> None:
         ledger.forget_before(batch)
         assert sorted(int(path.stem) for path in tmp_path.iterdir()) == left
     assert Ledger(tmp_path).entries(at(7)) == [entry(7), entry(8)]
+
+
+def test_a_run_that_goes_on_elsewhere_begins_anew(tmp_path: Path) -> None:
+    ledger = write(tmp_path, 7)
+    elsewhere = StreamPosition("cluster", "clicks", "id", 5, {0: Place(2), 1: Place(90)})
+    moved = ledger.restart(elsewhere)
+    assert moved == StreamPosition("cluster", "clicks", "id", 8, {0: Place(2), 1: Place(90)})
+    assert Ledger(tmp_path).entries(moved) == []
+    there = Entry(8, [Segment(0, Place(2), Place(4))], 3, 0)
+    ledger.append(there, moved)
+    assert Ledger(tmp_path).entries(moved) == [there]
+    assert Ledger(tmp_path).first_position() == START
+
+
+def test_whoever_goes_back_gives_up_what_was_begun_anew(tmp_path: Path) -> None:
+    ledger = write(tmp_path, 7)
+    moved = ledger.restart(StreamPosition("cluster", "clicks", "id", 7, {0: Place(2), 1: Place(90)}))
+    for batch in range(moved.batch, moved.batch + 5):
+        offset = 2 + batch - moved.batch
+        before = StreamPosition("cluster", "clicks", "id", batch, {0: Place(offset), 1: Place(90)})
+        ledger.append(Entry(batch, [Segment(0, Place(offset), Place(offset + 1))], 1, 0), before)
+    assert len(Ledger(tmp_path).entries(moved)) == 5
+    again = Ledger(tmp_path, batches_per_file=3)
+    assert again.entries(at(4)) == [entry(n) for n in range(4, 7)]
+    again.append(entry(7), at(7))
+    assert Ledger(tmp_path).entries(at(0)) == [entry(n) for n in range(8)]
+    with pytest.raises(InputError, match="a ledger of the batches 6 to 7"):
+        Ledger(tmp_path).entries(StreamPosition("cluster", "clicks", "id", 12, moved.partitions))
+
+
+def test_an_empty_ledger_begins_anew_too(tmp_path: Path) -> None:
+    moved = Ledger(tmp_path / "ledger").restart(START)
+    assert moved.batch == 1
+    assert Ledger(tmp_path / "ledger").entries(moved) == []

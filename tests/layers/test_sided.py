@@ -115,3 +115,29 @@ def test_the_users_product_has_one_row() -> None:
 
     matmuls = [op for op in serve.get_concrete_function().graph.get_operations() if op.type == "MatMul"]
     assert sorted(op.inputs[0].shape.as_list()[0] or 0 for op in matmuls) == [0, 1]
+
+
+def test_user_parts_of_one_row_are_joined_and_others_left_apart() -> None:
+    one = Sided(((Side.USER, tf.ones([1, 2])),))
+    joined = concat([one, Sided(((Side.USER, tf.zeros([1, 3])),))])
+    assert [(side, tuple(part.shape)) for side, part in joined.parts] == [(Side.USER, (1, 5))]
+    apart = concat([one, Sided(((Side.USER, tf.zeros([4, 3])),)), Sided(((Side.ITEM, tf.zeros([4, 1])),))])
+    assert [tuple(part.shape) for _, part in apart.parts] == [(1, 2), (4, 3), (4, 1)]
+
+
+def test_the_user_comes_first_in_sums() -> None:
+    assert [side for side, _ in mixed().user_first] == [Side.USER, Side.USER, Side.ITEM, Side.BOTH]
+
+
+def test_the_items_products_are_one() -> None:
+    """Each further product of the items' rows would be a pass over all of them."""
+    dense = Dense(3)
+    dense(normal(2, 20))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4]), tf.TensorSpec([None, 8])])
+    def serve(user: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        return apply(dense, Sided(((Side.ITEM, item), (Side.USER, user), (Side.ITEM, item))))
+
+    graph = serve.get_concrete_function().graph
+    rows = [op.inputs[0].shape.as_list()[0] for op in graph.get_operations() if op.type == "MatMul"]
+    assert sorted(rows, key=str) == [1, None]

@@ -18,7 +18,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported
     def get(model: str, *edits: str, lists: bool = False) -> Exported:
         key = (model, str(lists), *edits)
         if key not in made:
-            made[key] = make(tmp_path_factory.mktemp(model), model, *edits, lists=lists)
+            made[key] = make(tmp_path_factory.mktemp(model), model, *edits, lists=lists, parity_rows=60)
         return made[key]
 
     return get

@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 from tiny import MODELS, built, rows
 
-from easyrec_lite import _runs
+from easyrec_lite._sources import describe_columns
 from easyrec_lite.checkpoints import Checkpoint, save
 from easyrec_lite.config import to_text
 from easyrec_lite.inputs import as_dataset, open_source
@@ -31,6 +31,12 @@ model_config {""",
     .replace('["item", "price", "age_row"]', '["item", "price", "age_row", "cross", "more"]')
 )
 TEXTS = MODELS | {"cross": CROSS}
+# Sides for the columns that the tiny configs say nothing of.
+SIDES = (
+    "data_config.input_fields[seen].side=USER",
+    "data_config.input_fields[tags].side=USER",
+    "data_config.input_fields[price].side=ITEM",
+)
 LISTS = ("tags", "seen", "words")
 STEP = 7
 
@@ -44,7 +50,9 @@ class Exported:
     path: Path
 
 
-def make(directory: Path, model: str, *edits: str, lists: bool = False, asset: Path | None = None) -> Exported:
+def make(
+    directory: Path, model: str, *edits: str, lists: bool = False, asset: Path | None = None, parity_rows: int = 0
+) -> Exported:
     """Exports a model as it is after its start, dense variables far from theirs."""
     recommender = built(TEXTS[model], *edits)
     frame = request_rows(4, lists=lists)
@@ -54,12 +62,19 @@ def make(directory: Path, model: str, *edits: str, lists: bool = False, asset: P
         directory / "model",
         STEP,
         model_tensors(recommender),
-        state={"columns": _runs.describe_columns(source)},
+        state={"columns": describe_columns(source)},
         metrics={"auc": 0.625},
         config=text,
     )
     assets = {asset.name: asset} if asset else None
-    path = export_model(recommender.config, checkpoint, directory / "exports", config_text=text, asset_files=assets)
+    path = export_model(
+        recommender.config,
+        checkpoint,
+        directory / "exports",
+        config_text=text,
+        asset_files=assets,
+        rows=columns_of(recommender, request_rows(parity_rows, lists=lists)) if parity_rows else None,
+    )
     return Exported(recommender, checkpoint, path)
 
 

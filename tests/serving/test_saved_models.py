@@ -135,7 +135,7 @@ def test_an_export_says_what_it_is(exported: Get, tmp_path: Path) -> None:
         "item": "int64",
         "price": "float32",
     }
-    assert {"name": "tags", "inputs": ["tags"], "num_ids": 7} in description["features"]
+    assert {"name": "tags", "inputs": ["tags"], "num_ids": 7, "side": "item"} in description["features"]
     assert [path.name for path in export.path.parent.iterdir()] == [export.path.name]
     # Nothing of the trainer's: no optimizer state, no step.
     variables = tf.train.list_variables(str(export.path / "variables" / "variables"))
@@ -165,16 +165,14 @@ def test_a_failure_leaves_no_version(
     def fail(*arguments: Any, **_: Any) -> None:
         assert not versions(target)
         if instant == "after the graph":
-            Path(arguments[1], "saved_model.pb").write_text("half")
+            Path(arguments[-1], "saved_model.pb").write_text("half")
         raise OSError(28, "No space left on device")
 
     if instant == "among the assets":
         monkeypatch.setattr(export_module.shutil, "copyfile", fail)
-        monkeypatch.setattr(
-            export_module.tf.saved_model, "save", lambda *arguments, **_: Path(arguments[1], "variables").mkdir()
-        )
+        monkeypatch.setattr(export_module.ServingModule, "save", lambda _, path: Path(path, "variables").mkdir())
     else:
-        monkeypatch.setattr(export_module.tf.saved_model, "save", fail)
+        monkeypatch.setattr(export_module.ServingModule, "save", fail)
     with pytest.raises(OSError, match="No space"):
         export_model(
             export.recommender.config, export.checkpoint, target, config_text="", asset_files={"a": tmp_path / "a"}

@@ -17,8 +17,8 @@ from easyrec_lite.checkpoints import latest
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.inputs import as_dataset, open_source
 from easyrec_lite.models import Recommender
-from easyrec_lite.streaming import stream_callbacks
-from easyrec_lite.training import Callback, Trainer
+from easyrec_lite.streaming import AlarmLog, Surroundings, stream_callbacks
+from easyrec_lite.training import Callback, TrainedBatches, Trainer
 
 PREQUENTIAL = "stream_config.prequential.window_rows=48"
 
@@ -28,11 +28,13 @@ def trainer_of(pipeline: PipelineConfig, *records: Records, callbacks: Sequence[
     message = pipeline.message
     data, recommender = message.data_config, Recommender(message)
     source = open_source(data, message.train_input_path, columns=recommender.columns, seed=1, epochs=data.num_epochs)
+    model_dir = Path(message.model_dir)
+    around = Surroundings(model_dir, TrainedBatches({}), AlarmLog(model_dir / "alarms.jsonl"), recorders=records)
     return Trainer(
         recommender,
         lambda position: as_dataset(source, position, details=True),
-        Path(message.model_dir),
-        callbacks=[*stream_callbacks(message, recommender, recorders=records), *callbacks],
+        model_dir,
+        callbacks=[*stream_callbacks(message, recommender, around), *callbacks],
     )
 
 

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ PACKAGE = "easyrec_lite"
 IMPORT_PATH = f"{PACKAGE}/protos"
 # The options describe the schema; nobody writes them in a config.
 NOT_CONFIG = ("options",)
+# What a file may hold: a config, a search space.
+ROOTS = ("EasyRecConfig", "SearchSpace")
 
 STATUS = {
     options_pb2.SUPPORTED: "supported",
@@ -46,7 +48,7 @@ INTRODUCTION = """\
 # Config reference
 
 Every message and field of the language, generated from the schema in `protos/`. A config file is one
-[EasyRecConfig](#easyrecconfig).
+[EasyRecConfig](#easyrecconfig), a search space one [SearchSpace](#searchspace).
 
 | Status | A config that sets the field, or names the value |
 |---|---|
@@ -147,10 +149,11 @@ def read_schema(protos: Path = PROTOS) -> list[FileDoc]:
     return [_read_file(file) for file in files]
 
 
-def render(files: Iterable[FileDoc], root: str = "EasyRecConfig") -> str:
+def render(files: Iterable[FileDoc], root: str | Sequence[str] = ROOTS) -> str:
     """The reference as one Markdown page: what a config can use today by file, then the rest."""
+    roots = [root] if isinstance(root, str) else root
     ordered = in_reading_order([file for file in files if file.name not in NOT_CONFIG])
-    usable = _usable([document for file in ordered for document in file.types], anchor(root))
+    usable = _usable([document for file in ordered for document in file.types], map(anchor, roots))
     parts = [INTRODUCTION]
     for file in ordered:
         types = [document for document in file.types if document.anchor in usable]
@@ -162,11 +165,11 @@ def render(files: Iterable[FileDoc], root: str = "EasyRecConfig") -> str:
     return "\n".join(parts)
 
 
-def _usable(types: list[TypeDoc], root: str) -> set[str]:
-    """Anchors of the types that can be reached from the root by fields that are not refused."""
+def _usable(types: list[TypeDoc], roots: Iterable[str]) -> set[str]:
+    """Anchors of the types that can be reached from the roots by fields that are not refused."""
     by_anchor = {document.anchor: document for document in types}
     usable: set[str] = set()
-    waiting = [root]
+    waiting = list(roots)
     while waiting:
         name = waiting.pop()
         if name not in usable:

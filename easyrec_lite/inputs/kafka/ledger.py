@@ -84,7 +84,8 @@ class Ledger:
     """The batches of one run, in files of some thousand.
 
     A file is named by the number of its first batch. Its first line is the position before that batch, and one line
-    follows for each batch; every line starts with its checksum.
+    follows for each batch; every line starts with its checksum. A run that goes on elsewhere in the topic begins a file
+    that says so, and what was before stays: whoever goes back to it makes the same batches again, and then others.
 
     Args:
         folder: Where the files are; made when the first one is.
@@ -119,8 +120,10 @@ class Ledger:
                 return []
             # Files wholly before the start are not read: nothing is known to be wrong with them, and nothing needed.
             first = max((i for i, (number, _) in enumerate(files) if number <= start.batch), default=0)
-            chain, found = self._chain(files[first:])
-            self._next = chain.batch
+            chain, found, used = self._chain(files[first:])
+            for _, path in reversed(files[first + used :]):
+                self._disk.remove(path)  # of a future that is given up
+            self._next, self._last = chain.batch, None
         begin = files[first][0]
         if not begin <= start.batch <= chain.batch:
             raise InputError(
@@ -153,6 +156,20 @@ class Ledger:
                 self._start_file(position)
                 self._next = position.batch
 
+    def restart(self, position: StreamPosition) -> StreamPosition:
+        """Begins anew at a position anywhere in the topic, and gives it back with the number of its next batch.
+
+        Whoever goes on from an earlier position takes that back.
+        """
+        with self._lock:
+            files = self._files()
+            last = max(self._chain(files[-1:])[0].batch, position.batch) if files else position.batch
+            position = replace(position, batch=last + 1)  # a name that no file has
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._start_file(position, anew=True)
+            self._next, self._last = position.batch, None
+            return position
+
     def append(self, entry: Entry, before: StreamPosition) -> None:
         """Adds a batch, made at position `before`, and returns when it is on the disk."""
         with self._lock:
@@ -177,17 +194,26 @@ class Ledger:
         paths = self.folder.glob(f"*{_ENDING}") if self.folder.is_dir() else ()
         return sorted((int(path.stem), path) for path in paths if path.stem.isdigit())
 
-    def _start_file(self, position: StreamPosition) -> Path:
+    def _start_file(self, position: StreamPosition, *, anew: bool = False) -> Path:
         path = self.folder / f"{position.batch:012d}{_ENDING}"
-        self._disk.create(path, _line({"position": json.loads(position.to_json())}))
+        head = {"position": json.loads(position.to_json())} | ({"anew": True} if anew else {})
+        self._disk.create(path, _line(head))
         return path
 
-    def _chain(self, files: Sequence[tuple[int, Path]]) -> tuple[StreamPosition, list[Entry]]:
-        """Reads files and checks that each batch follows the one before; gives the position behind them, too."""
+    def _chain(self, files: Sequence[tuple[int, Path]]) -> tuple[StreamPosition, list[Entry], int]:
+        """Reads files up to one that begins anew, and checks that each batch follows the one before.
+
+        Returns:
+            The position behind them, the batches, and how many of the files these are.
+        """
         chain: StreamPosition | None = None
         entries: list[Entry] = []
+        used = 0
         for index, file in enumerate(files):
-            position, found = self._read(file, last=index == len(files) - 1)
+            position, found, anew = self._read(file, last=index == len(files) - 1)
+            if anew and chain is not None:
+                break
+            used += 1
             places = {**(chain.partitions if chain else {})}
             moved_back = any(position.partitions.get(number, Place(0)) < place for number, place in places.items())
             if position.batch != (chain.batch if chain else file[0]) or moved_back:
@@ -203,11 +229,12 @@ class Ledger:
             chain = replace(position, batch=position.batch + len(found), partitions=places)
             entries += found
         assert chain is not None, "there is a file"
-        return chain, entries
+        return chain, entries, used
 
-    def _read(self, file: tuple[int, Path], *, last: bool) -> tuple[StreamPosition, list[Entry]]:
-        """Reads a file; cuts what a crash left of the last record of the last one."""
+    def _read(self, file: tuple[int, Path], *, last: bool) -> tuple[StreamPosition, list[Entry], bool]:
+        """Reads a file, and whether it begins anew; cuts what a crash left of the last record of the last one."""
         path = file[1]
+        anew = False
         position: StreamPosition | None = None
         entries: list[Entry] = []
         good = 0
@@ -217,6 +244,7 @@ class Ledger:
                 state = _parse(line)
                 if position is None:
                     position = StreamPosition.from_json(json.dumps(state["position"]))
+                    anew = bool(state.get("anew"))
                 else:
                     entries.append(_from_state(state))
             except (ValueError, KeyError, TypeError):
@@ -228,7 +256,7 @@ class Ledger:
             good += len(line)
         if position is None:
             raise self._damaged(path, 1)
-        return position, entries
+        return position, entries, anew
 
     def _damaged(self, path: Path, line: int) -> InputError:
         return InputError(

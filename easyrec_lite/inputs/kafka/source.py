@@ -20,7 +20,7 @@ from easyrec_lite.inputs.bad_rows import BadRows
 from easyrec_lite.inputs.batch import HasJson, RawBatch, join, to_batch
 from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.kafka.backlog import Backlog
-from easyrec_lite.inputs.kafka.client import Client, Library, Producer
+from easyrec_lite.inputs.kafka.client import Client, Library, Producer, Topic
 from easyrec_lite.inputs.kafka.drafts import Draft, live, merged, newest, replayed
 from easyrec_lite.inputs.kafka.feed import ClosedError, Feed, missing
 from easyrec_lite.inputs.kafka.ledger import Entry, Ledger
@@ -126,13 +126,45 @@ class KafkaSource(Source):
             InputError: No broker answers, the topic isn't there or isn't the one of the position, or the ledger is
                 damaged or doesn't fit. Later also: the next messages are gone; too many rows are unusable.
         """
-        client = self._library.connect(self._settings, self._refresh)
-        try:
+        with contextlib.closing(self._library.connect(self._settings, self._refresh)) as client:
             position = self._start(client, start)
-        finally:
-            client.close()
         entries = self._ledger.entries(position) if self._ledger is not None else []
         return self._guarded(self._batches(position, entries))
+
+    def first_position(self) -> StreamPosition:
+        """Where `read` starts without a start. Who reads from it finds the same place and end later on.
+
+        Raises:
+            InputError: As `read`.
+        """
+        with contextlib.closing(self._library.connect(self._settings, self._refresh)) as client:
+            return self._start(client, None)
+
+    def restart(self, position: HasJson | str, time: float) -> StreamPosition:
+        """Goes on elsewhere: at the first message of each partition behind a time; returns that position.
+
+        The ledger begins anew there. Reading from an earlier position takes that back.
+
+        Args:
+            position: Where the run stands; its counts are kept.
+            time: Seconds since 1970.
+
+        Raises:
+            InputError: As `read`.
+        """
+        before = _position(position)
+        with contextlib.closing(self._library.connect(self._settings, self._refresh)) as client:
+            topic = self._topic(client)
+            before.check(self._fresh(topic), self._settings.bootstrap)
+            ours = self._ours(topic)
+            offsets = self._resolve(client, Where("time", math.floor(time * 1000) + 1), ours, "start")
+            ends = before.ends
+            if self._settings.end is not None:
+                ends = self._resolve(client, self._settings.end, ours, "end")
+                ends = {number: max(end, offsets[number]) for number, end in ends.items()}
+        places = {number: Place(offset) for number, offset in offsets.items()}
+        after = replace(before, partitions=places, ends=ends, time=None)
+        return self._ledger.restart(after) if self._ledger is not None else replace(after, batch=before.batch + 1)
 
     def close(self) -> None:
         """Ends reading: an iterator that waits for rows, in whatever thread, ends."""
@@ -171,17 +203,8 @@ class KafkaSource(Source):
 
     def _start(self, client: Client, start: HasJson | str | None) -> StreamPosition:
         settings = self._settings
-        topic = client.describe(_ASK_SECONDS)
-        if topic is None or not topic.partitions:
-            raise missing(settings)
-        fresh = StreamPosition(
-            topic.cluster,
-            settings.topic,
-            topic.id,
-            ends=None if settings.end is None else {},
-            workers=settings.workers,
-            worker=settings.worker,
-        )
+        topic = self._topic(client)
+        fresh = self._fresh(topic)
         position = self._ledger.first_position() if start is None and self._ledger is not None else None
         if position is not None and position.batch > 0:
             raise InputError(
@@ -192,7 +215,7 @@ class KafkaSource(Source):
             )
         if start is not None:
             position = _position(start)
-        ours = sorted(number for number in topic.partitions if settings.reads(number))
+        ours = self._ours(topic)
         if position is not None:
             position.check(fresh, settings.bootstrap)
             if settings.end is None or not position.at_its_end:
@@ -208,6 +231,27 @@ class KafkaSource(Source):
             places = {number: min(offset, ends[number]) for number, offset in places.items()}
             fresh = replace(fresh, ends=ends)
         return replace(fresh, partitions={number: Place(offset) for number, offset in places.items()})
+
+    def _topic(self, client: Client) -> Topic:
+        topic = client.describe(_ASK_SECONDS)
+        if topic is None or not topic.partitions:
+            raise missing(self._settings)
+        return topic
+
+    def _fresh(self, topic: Topic) -> StreamPosition:
+        """The position of a topic in which nothing was read."""
+        settings = self._settings
+        return StreamPosition(
+            topic.cluster,
+            settings.topic,
+            topic.id,
+            ends=None if settings.end is None else {},
+            workers=settings.workers,
+            worker=settings.worker,
+        )
+
+    def _ours(self, topic: Topic) -> list[int]:
+        return sorted(number for number in topic.partitions if self._settings.reads(number))
 
     def _resolve(self, client: Client, where: Where, partitions: Sequence[int], what: str) -> dict[int, int]:
         if where.kind == "earliest":

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from easyrec_lite import losses
 from easyrec_lite.config import Problem
-from easyrec_lite.layers import SamplingFrequency, Similarity, apply
+from easyrec_lite.layers import SamplingFrequency, Similarity, apply, as_tensor
 from easyrec_lite.models.base import Model, Targets, require_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
@@ -30,6 +30,7 @@ class DSSM(Model):
     """
 
     params_field: ClassVar[str] = "dssm"
+    takes_sides: ClassVar[bool] = True
     loss_types: ClassVar[tuple[int, ...]] = (*Model.loss_types, loss_pb2.SOFTMAX_CROSS_ENTROPY)
     ranks: ClassVar[bool] = True
 
@@ -70,8 +71,8 @@ class DSSM(Model):
 
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
         """Predictions `[B]`; `similarity` is `[B, B]` where the loss compares a row with the batch's items."""
-        user = apply(self.user_tower, groups["user"], training=training)
-        item = apply(self.item_tower, groups["item"], training=training)
+        user = as_tensor(apply(self.user_tower, groups["user"], training=training))
+        item = as_tensor(apply(self.item_tower, groups["item"], training=training))
         result = {"user_tower_emb": self.similarity.normalize(user), "item_tower_emb": self.similarity.normalize(item)}
         if self.listwise and training:
             result["similarity"] = self.similarity(user, item, pairwise=True)

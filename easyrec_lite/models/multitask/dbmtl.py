@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from easyrec_lite.config import Problem
-from easyrec_lite.layers import MMoE, apply
+from easyrec_lite.layers import MMoE, apply, concat
 from easyrec_lite.models.base import Model, Task, require_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config, mlp_options
 from easyrec_lite.models.layout import GroupLayout
@@ -28,6 +28,7 @@ class DBMTL(Model):
     """
 
     params_field: ClassVar[str] = "dbmtl"
+    takes_sides: ClassVar[bool] = True
 
     @classmethod
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
@@ -105,7 +106,7 @@ class DBMTL(Model):
         if self.bottom_dnn is not None:
             x = apply(self.bottom_dnn, x, training=training)
         names = [tower.tower_name for tower in self.params.task_towers]
-        inputs = self.experts(x, training=training) if self.experts is not None else [x] * len(names)
+        inputs = apply(self.experts, x, training=training) if self.experts is not None else [x] * len(names)
         hidden = {
             name: apply(self.towers[name], inputs[place], training=training) if name in self.towers else inputs[place]
             for place, name in enumerate(names)
@@ -115,10 +116,10 @@ class DBMTL(Model):
             tower = self.params.task_towers[place]
             if tower.relation_tower_names:
                 seen = [hidden[tower.tower_name], *(hidden[other] for other in tower.relation_tower_names)]
-                hidden[tower.tower_name] = self.relations[tower.tower_name](tf.concat(seen, axis=1), training=training)
+                hidden[tower.tower_name] = apply(self.relations[tower.tower_name], concat(seen), training=training)
         predictions: dict[str, tf.Tensor] = {}
         for task in self.tasks:
-            predictions.update(task.predictions(self.outputs_by_task[task.name](hidden[task.name])))
+            predictions.update(task.predictions(apply(self.outputs_by_task[task.name], hidden[task.name])))
         return predictions
 
 

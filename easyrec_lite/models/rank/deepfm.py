@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from easyrec_lite.config import ConfigError, Problem
-from easyrec_lite.layers import FM
+from easyrec_lite.layers import FM, Side, Sided, apply, as_tensor, concat
 from easyrec_lite.models.base import Model, require_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
@@ -27,6 +28,7 @@ class DeepFM(Model):
     """
 
     params_field: ClassVar[str] = "deepfm"
+    takes_sides: ClassVar[bool] = True
 
     @classmethod
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
@@ -67,7 +69,7 @@ class DeepFM(Model):
         self._wide_dim = self.wide_dim(config.model_config)
         self._fm_group = "fm" if "fm" in layouts else "deep"
         self._fm_width = fm_width(layouts[self._fm_group])
-        self.fm = FM(use_variant=True, name="fm")
+        self.fm = FM(use_variant=True, dim=self._fm_width, name="fm")
         self.dnn = mlp_from_config(self.params.dnn, "dnn")
         self.final_dnn = (
             mlp_from_config(self.params.final_dnn, "final_dnn") if self.params.HasField("final_dnn") else None
@@ -76,14 +78,22 @@ class DeepFM(Model):
 
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
         """See Model.call."""
-        wide = tf.reduce_sum(tf.reshape(groups["wide"], [-1, len(self.layouts["wide"].slots), self._wide_dim]), axis=1)
-        fields = tf.reshape(groups[self._fm_group], [-1, len(self.layouts[self._fm_group].slots), self._fm_width])
-        fm = self.fm(fields)
-        deep = self.dnn(groups["deep"], training=training)
+        wide = self._linear(groups["wide"])
+        fm = apply(self.fm, groups[self._fm_group])
+        deep = apply(self.dnn, groups["deep"], training=training)
         if self.final_dnn is not None:
-            x = self.final_dnn(tf.concat([wide, fm, deep], axis=1), training=training)
-            return self.tasks[0].predictions(self.output_layer(x))
-        return self.tasks[0].predictions(self.output_layer(deep) + wide + tf.reduce_sum(fm, axis=1, keepdims=True))
+            x = apply(self.final_dnn, concat([wide, fm, deep]), training=training)
+            return self.tasks[0].predictions(apply(self.output_layer, x))
+        pairs = tf.reduce_sum(as_tensor(fm), axis=1, keepdims=True)
+        logits = as_tensor(apply(self.output_layer, deep)) + as_tensor(wide) + pairs
+        return self.tasks[0].predictions(logits)
+
+    def _linear(self, group: tf.Tensor | Sided) -> tf.Tensor | Sided:
+        """The sum over the fields of the wide group `[B, wide_dim]`."""
+        parts = group.user_first if isinstance(group, Sided) else ((Side.BOTH, group),)
+        sums = [tf.reduce_sum(tf.reshape(x, [-1, x.shape[1] // self._wide_dim, self._wide_dim]), 1) for _, x in parts]
+        total = reduce(tf.add, sums)
+        return Sided(((group.side, total),)) if isinstance(group, Sided) else total
 
 
 def fm_width(layout: GroupLayout) -> int:

@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from easyrec_lite.config import WARNING, Problem
-from easyrec_lite.layers import BatchNorm, apply
+from easyrec_lite.layers import BatchNorm, apply, concat
 from easyrec_lite.models.base import Model, require_groups
-from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config
+from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config, pooled
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
 from easyrec_lite.protos import pipeline_pb2
@@ -30,6 +30,7 @@ class MultiTower(Model):
     """
 
     params_field: ClassVar[str] = "multi_tower"
+    takes_sides: ClassVar[bool] = True
 
     @classmethod
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
@@ -81,8 +82,10 @@ class MultiTower(Model):
                 x = apply(self.norms[name], x, training=training)
             parts.append(apply(tower, x, training=training))
         for name, attentions in self.attentions.items():
-            for attention, history in zip(attentions, groups[name], strict=True):
-                parts.append(attention(history.keys, history.row_splits, history.query, training=training))
+            histories = groups[name]
+            assert isinstance(histories, tuple)
+            for attention, history in zip(attentions, histories, strict=True):
+                parts.append(pooled(attention, history, training))
                 parts.append(history.query)
-        x = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
-        return self.tasks[0].predictions(self.output_layer(self.final_dnn(x, training=training)))
+        x = apply(self.final_dnn, concat(parts), training=training)
+        return self.tasks[0].predictions(apply(self.output_layer, x))

@@ -1,0 +1,1 @@
+"""What a trained model does on rows: numbers for the notebook face and for `python -m easyrec_lite.insight`."""

@@ -1,0 +1,52 @@
+"""The versions of a model in one folder, as TensorFlow Serving wants them: it serves the highest number it sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = "description.json"
+
+
+def versions(export_dir: Path) -> list[Path]:
+    """The version folders below `export_dir`, oldest first."""
+    found = [path for path in export_dir.glob("*") if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def next_version(export_dir: Path) -> int:
+    """A version number higher than any below `export_dir`, folders taken back by renaming included."""
+    numbers = (number for path in export_dir.glob("*") for number in re.findall(r"\d+", path.name))
+    return max([int(time.time()), *(int(number) + 1 for number in numbers)])
+
+
+def description(version: Path) -> dict[str, Any]:
+    """What a version says of itself: step, evaluation, columns, features, and the facts it was exported with."""
+    values: dict[str, Any] = json.loads((version / "assets" / DESCRIPTION).read_text(encoding="utf-8"))
+    return values
+
+
+def exported_step(version: Path) -> int:
+    """The training step of an export."""
+    return int(description(version)["step"])
+
+
+def keep_newest(export_dir: Path, count: int) -> None:
+    """Removes all versions but the newest; 0 keeps all.
+
+    They are renamed first: a server must never see half a version.
+    """
+    for old in versions(export_dir)[:-count] if count else []:
+        trash = old.with_name(f".{old.name}.trash")
+        old.rename(trash)
+        shutil.rmtree(trash)
+
+
+def remove_leftovers(export_dir: Path) -> None:
+    """Removes what a killed run left half written or half removed."""
+    for leftover in (*export_dir.glob(".*.tmp.*"), *export_dir.glob(".*.trash")):
+        shutil.rmtree(leftover)
