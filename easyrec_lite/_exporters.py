@@ -65,7 +65,7 @@ class Exporter(Callback):
     def _export(self, checkpoint: Checkpoint) -> None:
         is_best = self._best is not None and self._best.best_step == checkpoint.step
         wanted = is_best or self._config.export_config.exporter_type != "best"
-        if not wanted or checkpoint.step == self._exported_step:
+        if not wanted or checkpoint.step in (0, self._exported_step):  # of step 0 there is nothing to export yet
             return
         self._write(checkpoint)
         self._exported_step = checkpoint.step

@@ -163,7 +163,7 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
         known = (alarms, options.decision, _tell(options), options.imports, options.files)
         start, stop = _decisions.prepare(message, model_dir, *known)
     else:
-        _refuse_trained(model_dir)
+        _refuse_trained(model_dir, alarms)
     set_threads(message)
     _make_deterministic()
     with late_errors(config):
@@ -173,10 +173,10 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
         return _train(config, model_dir, options, start, alarms, stop)
 
 
-def _refuse_trained(model_dir: Path) -> None:
+def _refuse_trained(model_dir: Path, alarms: AlarmLog) -> None:
     """A new run needs a directory without a trained model; one that never came to a step is begun anew."""
     if (newest := latest(model_dir)) is not None:
-        if newest.step:
+        if newest.step or alarms.records:
             raise UserError(
                 f"{model_dir} holds a trained model already. Go on with it by --continue_train, or name another"
                 " --model_dir."

@@ -266,3 +266,17 @@ def test_rows_of_unequal_number():
     detector = watching()
     with pytest.raises(ValueError, match="Feature 'b' has 3 rows, the batch 2"):
         detector.update(batch(a=np.zeros(2, np.int64), b=np.zeros(3, np.int64)))
+
+
+def test_what_was_constant_while_it_was_learned_may_tell_the_day():
+    random = np.random.default_rng(5)
+
+    def rows(day, hour):
+        return batch(day=np.full(5000, day), hour=np.full(5000, hour), x=random.normal(size=(5000, 2)))
+
+    detector = watching(reference_first_windows=10)
+    for number in range(40):
+        found = window(detector, rows(number // 24, number % 24))
+        assert not {one for one in breaches(found) if one[1] == "day"}
+    known = watching(profile_of([rows(0, hour) for hour in range(24)]))
+    assert breaches(window(known, rows(1, 0))) >= {("distribution", "day")}  # statistics are taken at their word

@@ -106,7 +106,22 @@ def test_a_stop_before_the_first_checkpoint(
     with pytest.raises(DriftAlarm):
         train(watched(data, tmp_path / "m"))
     assert steps(tmp_path / "m") == [0]
+    with pytest.raises(UserError, match="holds a trained model already"):
+        train(watched(data, tmp_path / "m"))
     train(watched(data, tmp_path / "m"), "accept")
+    assert tensors(latest(tmp_path / "m")) == of_step(unwatched, 19)
+
+
+def test_a_start_that_never_came_to_a_step_is_begun_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unwatched: Path
+) -> None:
+    script(monkeypatch, {})
+    settings = watched(data, tmp_path / "m", "export_config.exporter_type=latest")
+    with pytest.raises(Killed):
+        train(settings, callbacks=[KillAt(1)])
+    assert steps(tmp_path / "m") == [0]
+    assert not (tmp_path / "m" / "export").exists()  # of a model that has learned nothing
+    train(watched(data, tmp_path / "m"))
     assert tensors(latest(tmp_path / "m")) == of_step(unwatched, 19)
 
 

@@ -50,9 +50,10 @@ class CountWatch:
         self.unknown: set[str] = set()
         self._usual = Usual(layout)
         self._learning = np.full(subjects, windows)  # windows left, of each subject
+        self._given: Bits = np.zeros(subjects, np.bool_)  # by the profile
         if profile is not None:
             self._usual, known, self.edges = Usual.of_profile(layout, profile)
-            self._learning[known] = 0
+            self._learning[known], self._given = 0, known
             self.unknown = {name for (_, name), there in zip(layout.subjects, known, strict=True) if not there}
         self._spread = Spread(layout)
         self._recent = Recent(layout)
@@ -67,6 +68,14 @@ class CountWatch:
     def counts(self) -> Floats:
         """Of the window, `[width + subjects]`."""
         return totals(self._cells, self.layout)
+
+    @property
+    def constant(self) -> Bits:
+        """Features of ids that were constant as long as the reference was learned, `[features of ids]`.
+
+        They may tell the day of the week, and nobody knows what comes next.
+        """
+        return self._usual.constant() & ~self._given[self.layout.rates : self.layout.first_number]
 
     def add(self, batch: FlatBatch, vector: Floats, cells: list[tuple[int, float]]) -> None:
         """Adds a batch.
@@ -98,9 +107,11 @@ class CountWatch:
         recent = [self._compare(found, self._recent.adjusted(one)) for found, one in zip(spans, usually, strict=True)]
         lately = self._recent.known
         known, breached = results[0].known, np.zeros(len(learning), np.bool_)
+        unknowable = np.zeros(len(learning), np.bool_)
+        unknowable[self.layout.rates : self.layout.first_number] = self.constant
         measurements: list[Measurement] = []
         for subject, (check, name) in enumerate(self.layout.subjects):
-            if learning[subject] or not known[subject] or not judge.watches(check, name):
+            if learning[subject] or unknowable[subject] or not known[subject] or not judge.watches(check, name):
                 continue
             last = 1 if self._breached[subject] else len(spans)
             ways = results[:last] + (recent[:last] if subject < len(lately) and lately[subject] else [])
@@ -171,6 +182,7 @@ class CountWatch:
         self._spread.forget(chosen)
         self._recent.forget(chosen)
         self._learning[chosen] = self._windows
+        self._given &= ~chosen
         self._entered |= chosen
         self._breached |= chosen  # what was before says nothing of what comes
         for place in range(len(self.layout.columns)):
@@ -217,6 +229,7 @@ class CountWatch:
             "spread/pairs": self._spread.pairs,
             "recent": self._recent.array(),
             "learning": self._learning,
+            "given": self._given,
             "breached": self._breached,
             "entered": self._entered,
             "sample/ids": self._sample.ids,
@@ -247,6 +260,7 @@ class CountWatch:
         self._spread.sum, self._spread.pairs = found["spread/sum"], found["spread/pairs"]
         self._recent.restore(found["recent"])
         self._learning, self._breached, self._entered = found["learning"], found["breached"], found["entered"]
+        self._given = found["given"]
         self._sample.ids, self._sample.filled = found["sample/ids"], found["sample/filled"]
         self._cells, self._before = (dict(zip(state[name], found[name], strict=True)) for name in ("cells", "before"))
         self.edges = [None] * len(self.layout.columns)

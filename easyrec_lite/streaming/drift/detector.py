@@ -140,7 +140,7 @@ class Detector:
         if layout is None or not self._window_rows:
             return []
         traffic = 1.0 if facts.event_time is None else self._traffic(*facts.event_time)
-        numbers = self._levels.samples(facts, self._window_rows, traffic) + self._shares(layout)
+        numbers = self._levels.samples(facts, self._window_rows, traffic, self._traffic.known) + self._shares(layout)
         levels = self._levels.end_window(numbers, self._judge)
         levels = [self._with_ids(found, layout) for found in levels]
         breached = {found.subject for found in levels if found.breached and found.check == "unseen_rate"}
@@ -164,8 +164,9 @@ class Detector:
         found = []
         counts = self._counts.counts
         missing = dict(zip(layout.features, counts[2 * len(layout.labels) :], strict=False))
+        constant = self._counts.constant
         for place, name in enumerate(layout.ids):
-            if self._seen.left[place] > 0 or not self._known[place]:
+            if self._seen.left[place] > 0 or constant[place] or not self._known[place]:
                 continue
             share = self._seen.unseen(place, float(self._unseen[place] / self._known[place]))
             if share is None:

@@ -22,6 +22,7 @@ KINDS: Mapping[str, Kind] = {
     "calibration": Kind(share=False, deviation=0.05, prior=5.0, least=0.01, fixed=1.0),
     "auc_fall": Kind(share=False, deviation=0.01, prior=5.0, least=0.01, rises=True),
 }
+_UNKNOWN_TRAFFIC = 0.5  # deviation of the logarithm of rows a second in the course of a day
 _METRICS = {"calibration": "calibration", "auc": "auc_fall", "gauc": "auc_fall"}
 
 Key = tuple[str, str]
@@ -36,6 +37,7 @@ class Found:
         subject: of what.
         sample: the number; of row_rate its logarithm, without the usual course of day and week.
         factor: that course.
+        doubt: standard error beyond that of the level.
         silent: it means nothing this time.
     """
 
@@ -43,6 +45,7 @@ class Found:
     subject: str
     sample: Sample
     factor: float = 1.0
+    doubt: float = 0.0
     silent: bool = False
 
 
@@ -90,24 +93,26 @@ class LevelWatch:
             value, reference = sample.value, level.reference
             if number.check == "row_rate":
                 value, reference = math.exp(value) * number.factor, math.exp(reference) * number.factor
-            attempts.append(judge(number.check, number.subject, value, reference, level.sigmas(sample)))
+            attempts.append(judge(number.check, number.subject, value, reference, level.sigmas(sample, number.doubt)))
         return attempts[first_breach(attempts)]
 
-    def samples(self, facts: WindowFacts, rows: float, traffic: float) -> list[Found]:
+    def samples(self, facts: WindowFacts, rows: float, traffic: float, known: bool) -> list[Found]:
         """The numbers that a window's facts hold.
 
         Args:
             facts: of the window.
             rows: how many it has.
             traffic: rows a second that are usual at its time, over the mean.
+            known: whether that is known; else it is 1.
         """
         found = []
         if facts.event_time is not None and facts.event_time[1] > facts.event_time[0] and rows:
             rate = rows / (facts.event_time[1] - facts.event_time[0])
-            found.append(Found("row_rate", "", Sample(math.log(rate / traffic)), traffic))
+            doubt = 0.0 if known else _UNKNOWN_TRAFFIC
+            found.append(Found("row_rate", "", Sample(math.log(rate / traffic)), traffic, doubt))
         messages = sum(facts.messages.values())
-        known = {int(subject) for check, subject in self._levels if check == "partition_silent"}
-        for partition in sorted(known | set(facts.messages)) if messages else ():
+        seen = {int(subject) for check, subject in self._levels if check == "partition_silent"}
+        for partition in sorted(seen | set(facts.messages)) if messages else ():
             share = facts.messages.get(partition, 0) / messages
             silent = partition in facts.waiting
             found.append(Found("partition_silent", str(partition), Sample(share, messages), silent=silent))

@@ -86,12 +86,12 @@ class Level:
         level = self.total / self.weight
         return max(level, self.high) if self.kind.rises else level
 
-    def sigmas(self, found: Sample) -> float:
-        """Standard errors between a window and the usual level."""
+    def sigmas(self, found: Sample, doubt: float = 0.0) -> float:
+        """Standard errors between a window and the usual level; `doubt` comes on top of that of windows."""
         usual = self.reference
         own = self._chance(usual, found) / found.size
         past = self._chance(usual, found) * self.squares / self.weight**2 if self.weight else 0.0
-        error = math.sqrt(max(own + past, 0.0) * self._factor())
+        error = math.sqrt(max(own + past, 0.0) * self._factor() + doubt**2)
         distance = abs(found.value - usual)
         return distance / error if error else (math.inf if distance else 0.0)
 

@@ -10,6 +10,7 @@ from easyrec_lite.streaming.drift.usual import Expected
 
 _DECAY = 0.9  # of what a window counts, by the next one: about the last ten, half of it the last seven
 _FEWEST = 4.0  # windows
+_UNSURE = 0.01  # variance, on the log scale
 
 
 class Recent:
@@ -42,7 +43,8 @@ class Recent:
             chosen: `[subjects]`.
         """
         rates, starts = self._layout.rates, self._layout.starts[: self._layout.rates]
-        chosen = chosen[:rates]
+        # Where the hours are not known, nobody can tell how far that is from what is usual.
+        chosen = chosen[:rates] & (expected[0].unknown[:rates] < _UNSURE)
         values = found[self._layout.width : self._layout.width + rates]
         decay, new = np.where(chosen, _DECAY, 1.0), chosen.astype(np.float64)
         self.found = self.found * decay + found[starts] * new

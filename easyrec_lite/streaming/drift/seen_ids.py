@@ -14,6 +14,7 @@ from easyrec_lite.features.sketches import SLOTS
 Bits = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
+_GENERATIONS = 4  # of ids that will be forgotten
 _FULL = 0.98  # share of the slots beyond which new ids can't be told from old ones
 
 
@@ -26,8 +27,7 @@ class SeenIds:
     Args:
         features: how many.
         windows: windows from which the ids of each feature are learned.
-        half_life: windows after which one is half forgotten; 0 for never. Ids are forgotten by generations of two
-            half-lives: those of the present one and of the one before count as seen.
+        half_life: windows after which one counts half; 0 for never. Ids are forgotten after three to four half-lives.
 
     Attributes:
         bits: `[features, SLOTS / 8]`, as of `np.packbits`.
@@ -37,9 +37,9 @@ class SeenIds:
     def __init__(self, features: int, windows: int, half_life: float = 0.0) -> None:
         self.bits: Bytes = np.zeros((features, SLOTS // 8), np.uint8)
         self.left = np.full(features, windows)
-        self._generation = max(1, round(2 * half_life)) if half_life else 0
+        self._generation = max(1, round(half_life)) if half_life else 0  # windows of one
         self._age = 0
-        self._young: Bytes = np.zeros_like(self.bits)
+        self._young: Bytes = np.zeros((_GENERATIONS if half_life else 0, *self.bits.shape), np.uint8)
         self._window: Bits | None = None
         self._taken: npt.NDArray[np.float64] | None = None
 
@@ -78,13 +78,15 @@ class SeenIds:
         if self._window is not None:
             learn = ((self.left > 0) | bool(self._generation)) & ~breached
             found = np.packbits(self._window[learn], axis=1)
-            self._young[learn] |= found
             self.bits[learn] |= found
+            if self._generation:
+                self._young[0, learn] |= found
             self._window, self._taken = None, None
         self.left = np.maximum(self.left - 1, 0)
         self._age += 1
         if self._generation and self._age % self._generation == 0:
-            self.bits, self._young, self._taken = self._young.copy(), np.zeros_like(self._young), None
+            self._young = np.concatenate([np.zeros_like(self._young[:1]), self._young[:-1]])
+            self.bits, self._taken = np.bitwise_or.reduce(self._young), None
 
     def drop_window(self) -> None:
         """Forgets the ids since the last window ended."""
@@ -99,7 +101,7 @@ class SeenIds:
         window = np.zeros((0, SLOTS), np.bool_) if self._window is None else self._window
         return {
             "bits": self.bits.copy(),
-            "young": self._young.copy() if self._generation else np.zeros((0, 0), np.uint8),
+            "young": self._young.copy(),
             "window": np.packbits(window, axis=1),
             "left": self.left.copy(),
             "age": np.array(self._age),
@@ -108,8 +110,7 @@ class SeenIds:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes back what `arrays` gave."""
         self.bits, self.left, self._age = np.array(arrays["bits"]), np.array(arrays["left"]), int(arrays["age"])
-        if self._generation:
-            self._young = np.array(arrays["young"])
+        self._young = np.array(arrays["young"])
         window = np.unpackbits(np.asarray(arrays["window"]), axis=1, count=SLOTS).astype(np.bool_)
         self._window, self._taken = window if len(window) else None, None
 

@@ -27,9 +27,10 @@ from easyrec_lite.streaming.drift.counting import edges_of
 from easyrec_lite.streaming.drift.layout import NUMBER_BINS, Floats, Layout, ratio
 
 # The standard deviation of an effect that the reference can't tell, on the log scale.
-_UNKNOWN_HOUR, _UNKNOWN_DAY = 0.15, 0.05
+_UNKNOWN_HOUR, _UNKNOWN_DAY = 0.2, 0.05
 _TREND = 0.03  # and that of a wandering stream
 _FEW = 100.0  # values of an hour or a day from which on its effect is known
+_CONSTANT = 0.999  # share of one bucket
 _PRIOR = 2.0  # values that draw each effect to 1
 _TWO_WEEKS = 13.9 * 86400.0
 _SAMPLE = 8192  # rows that the quantiles of a profile were read from
@@ -86,6 +87,14 @@ class Usual:
             if cell != UNTIMED:
                 self.by_time[cell % HOURS] += counts
                 self.by_time[HOURS + cell // HOURS] += counts
+
+    def constant(self) -> npt.NDArray[np.bool_]:
+        """Features of ids that always had the same, `[features of ids]`."""
+        layout, first = self.layout, self.layout.rates
+        counts = self.total[self.total.size - len(layout.sizes) :][first : layout.first_number]
+        start = int(layout.starts[first]) if len(layout.ids) else 0
+        tables = self.total[start : start + CYCLE_BUCKETS * len(layout.ids)].reshape(-1, CYCLE_BUCKETS)
+        return (counts > 0) & (tables.max(axis=1, initial=0.0) >= _CONSTANT * counts)
 
     def decay(self, factor: float, chosen: npt.NDArray[np.bool_]) -> None:
         """Makes what was seen of the chosen subjects count less."""
