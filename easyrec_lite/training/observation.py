@@ -124,6 +124,10 @@ class TrainedBatches(Callback):
         """See Callback."""
         self._waiting.clear()
 
+    def close(self) -> None:
+        """See Callback. Whoever listened is gone: a step that is built from now on tells nobody."""
+        self._listeners.clear()
+
 
 def listening_thread(name: str) -> ThreadPoolExecutor:
     """A thread for the work of a listener.
