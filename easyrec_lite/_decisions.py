@@ -106,13 +106,11 @@ def _accept(stop: Stop | None, trainer: Trainer, log: AlarmLog, tell: Callable[[
 def _skip(stop: Stop | None, trainer: Trainer, log: AlarmLog, tell: Callable[[str], None]) -> None:
     assert stop is not None, "see prepare"
     assert trainer.checkpoint is not None
-    before, skipped = trainer.checkpoint, stop.to_row - trainer.rows
+    skipped = stop.to_row - trainer.rows  # none of them sound: those were trained first
     trainer.move(stop.position)
     facts = {"rows": trainer.rows, "skipped_rows": skipped, "checkpoint": str(trainer.checkpoint.path)}
     log.decide(SKIP, trainer.step, stop.ids, **facts)
-    sound = stop.from_row - trainer.rows
-    more = f", {sound:,} of which came before the alarmed ones, after checkpoint {before.path.name}" if sound else ""
-    tell(f"skipped {skipped:,} rows{more}; the moved position is in {trainer.checkpoint.path.name}")
+    tell(f"skipped {skipped:,} rows; the moved position is in {trainer.checkpoint.path.name}")
 
 
 def _replay(stop: Stop | None, trainer: Trainer, log: AlarmLog, tell: Callable[[str], None]) -> None:

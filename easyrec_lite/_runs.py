@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +45,7 @@ from easyrec_lite.streaming import (
     roll_back,
     stream_callbacks,
 )
+from easyrec_lite.streaming.alarms import SKIP
 from easyrec_lite.terminal import warn
 from easyrec_lite.training import (
     BestMetric,
@@ -53,6 +54,7 @@ from easyrec_lite.training import (
     FitResult,
     MetricsJournal,
     StatisticsRecorder,
+    StopAtRow,
     TensorBoard,
     TrainedBatches,
     Trainer,
@@ -170,7 +172,28 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
         if start is not None:
             _check_unchanged(start, message)
             _warn_of_changes(start)
+            if stop is not None and options.decision is not None and options.decision.kind == SKIP:
+                start, ended = _train_up_to(stop.from_row, start, config, model_dir, options, alarms)
+                if ended is not None:
+                    return ended
         return _train(config, model_dir, options, start, alarms, stop)
+
+
+def _train_up_to(
+    row: int, start: Checkpoint, config: PipelineConfig, model_dir: Path, options: TrainOptions, alarms: AlarmLog
+) -> tuple[Checkpoint, FitResult | None]:
+    """Trains the sound rows between a checkpoint and alarmed ones, the first of which is `row`.
+
+    Returns:
+        The checkpoint from which the run goes on; and how the training ended if somebody stopped it before that row.
+    """
+    if (sound := row - start.state["rows"]) <= 0:
+        return start, None
+    _tell(options)(f"training the {sound:,} rows between {start.path.name} and the alarmed ones")
+    before = replace(options, decision=None, callbacks=[*options.callbacks, StopAtRow(row)])
+    result = _train(config, model_dir, before, start, alarms, None)
+    assert result.checkpoint is not None, "written at the end of the training"
+    return result.checkpoint, result if result.checkpoint.state["rows"] < row else None
 
 
 def _refuse_trained(model_dir: Path, alarms: AlarmLog) -> None:
@@ -283,7 +306,8 @@ def _callbacks(
     if display is not None:
         recorders.append(display)
     stream = source if isinstance(source, KafkaSource) else None
-    columns = {name: feature.inputs[0] for name, feature in recommender.features.items()}
+    inputs = {name: feature.inputs for name, feature in recommender.features.items()}
+    columns = {name: names[0] for name, names in inputs.items() if len(names) == 1}
     batches = TrainedBatches(columns, config.data_config.event_time_field)
     published = published_dir(config.stream_config.publish, model_dir)
     around = Surroundings(

@@ -64,7 +64,8 @@ class Statistics:
             encoded: features by name, as eager tensors or NumPy arrays (ragged: `flat_values` and `row_splits`).
             labels: by name, `[B]` or `[B, dim]`.
             event_time: `[B]`, seconds since 1970 (UTC); 0 and below is missing.
-            missing: rows without a value, by feature, where the reader knows better: a missing number is encoded as 0.
+            missing: rows without a value, by feature, where the reader knows better: a missing number is encoded as 0,
+                a missing whole number as any other id.
             unknown: values that mean nothing, by feature (`Feature.count_unknown`), if counted.
         """
         labels = labels or {}

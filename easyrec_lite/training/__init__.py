@@ -1,6 +1,6 @@
 """Training: steps, the loop around them, evaluation, and what follows them."""
 
-from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, TensorBoard
+from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, StopAtRow, TensorBoard
 from easyrec_lite.training.evaluation import Evaluator
 from easyrec_lite.training.loop import FitResult, Trainer, training_environment
 from easyrec_lite.training.observation import ObservedBatch, TrainedBatches, listening_thread
@@ -21,6 +21,7 @@ __all__ = [
     "StatisticsRecorder",
     "Stepper",
     "StepsResult",
+    "StopAtRow",
     "TensorBoard",
     "TrainedBatches",
     "Trainer",

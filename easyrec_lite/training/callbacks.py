@@ -272,3 +272,27 @@ class TensorBoard(Callback):
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
         self._writer.flush()
+
+
+class StopAtRow(Callback):
+    """Ends the training in front of a row, counted since the start of the run, at which a batch begins."""
+
+    def __init__(self, row: int) -> None:
+        self._row = row
+        self._trained = 0
+
+    def on_start(self, trainer: Trainer) -> None:
+        """See Callback."""
+        self._trained = trainer.rows
+
+    def until(self, trainer: Trainer) -> Until:
+        """See Callback."""
+        return Until(rows=max(1, self._row - trainer.rows))
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """See Callback."""
+        self._trained = trainer.rows
+
+    def stop_reason(self) -> str:
+        """See Callback."""
+        return f"at row {self._row:,}" if self._trained >= self._row else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from easyrec_lite.features import Columns, Encoded, Numbers
+from easyrec_lite.features import Columns, Encoded
 from easyrec_lite.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ObservedBatch(NamedTuple):
         rows: B.
         encoded: features by name, as `features.Statistics` reads them.
         labels: by name, `[B]` or `[B, dim]`.
-        missing: rows without a value, by numeric feature: a missing number is encoded as 0.
+        missing: empty cells, by feature of one column: what they were filled with no longer tells.
         times: event times `[B]` in seconds since 1970, if there is a column of them.
         newest: the newest event time of the rows; -inf if unknown.
         position: the next row to read after this batch, JSON.
@@ -51,7 +51,7 @@ class TrainedBatches(Callback):
     trained when `on_steps` is called. Put it before them in the list of callbacks.
 
     Args:
-        columns: by feature, the column whose missing cells are the feature's.
+        columns: by feature, the column whose missing cells are the feature's; not for those made of several.
         event_time: the column of the event time, or ''.
     """
 
@@ -78,7 +78,7 @@ class TrainedBatches(Callback):
         if not self._listeners:
             return None
         times = [columns[self._event_time]] if self._event_time else []
-        unseen = {name: missing[self._columns[name]] for name, value in encoded.items() if isinstance(value, Numbers)}
+        unseen = {name: missing[column] for name, column in self._columns.items() if name in encoded}
         tree = (dict(encoded), dict(labels), unseen, times, newest, position)
         leaves = [_parts(leaf) for leaf in tf.nest.flatten(tree)]
 

@@ -172,24 +172,29 @@ def test_another_alarm_after_accept(data: Path, stopped: Path, monkeypatch: pyte
     assert latest(stopped).step == 12
 
 
-def test_skip_goes_on_behind_the_rows(data: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skip_trains_the_rows_before_and_goes_on_behind(
+    data: Path, stopped: Path, unwatched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     detector = script(monkeypatch, {})
+    for _ in range(2):
+        with pytest.raises(Killed):  # before the alarmed rows: nothing is decided yet
+            train(watched(data, stopped), "skip", callbacks=[KillAt(9)])
+        assert (len(alarms(stopped)), steps(stopped)[-1]) == (2, 8)
     with pytest.raises(Killed):  # the jump itself is in a checkpoint
-        train(watched(data, stopped), "skip", callbacks=[KillAt(10)])
-    assert steps(stopped)[-1] == 9
-    moved, before = latest(stopped), Checkpoint(stopped / "checkpoints" / "step-000000000008")
-    assert {name: data for name, data in tensors(moved).items() if name != "training/step"} == {
-        name: data for name, data in tensors(before).items() if name != "training/step"
-    }
+        train(watched(data, stopped), "skip", callbacks=[KillAt(12)])
+    assert steps(stopped)[-2:] == [10, 11]
+    moved, sound = latest(stopped), of_step(unwatched, 10)
+    assert of_step(stopped, 10) == sound
+    assert tensors(moved) | {"training/step": b""} == sound | {"training/step": b""}
     stop = alarms(stopped)[1]
     assert moved.state["position"] == stop["position"]
     decision = alarms(stopped)[-1]
-    assert (decision["decision"], decision["step"], decision["skipped_rows"]) == ("skip", 9, 64)
+    assert (decision["decision"], decision["step"], decision["skipped_rows"]) == ("skip", 11, 32)
     result = train(watched(data, stopped), resume=True)
-    assert (latest(stopped).step, latest(stopped).state["rows"]) == (19 - 4 + 1, 300 - 64)
+    assert (latest(stopped).step, latest(stopped).state["rows"]) == (19 - 2 + 1, 300 - 32)
     assert result.rows == 300 - 192
-    assert [facts.from_row for facts in detector.facts][:1] == [128]
-    assert [(record["step"], record["kind"]) for record in journal(stopped)].count((9, "train")) == 0
+    assert [facts.from_row for facts in detector.facts][:2] == [128, 160]
+    assert [(record["step"], record["kind"]) for record in journal(stopped)].count((11, "train")) == 0
 
 
 def test_replay_gives_the_same_bits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
