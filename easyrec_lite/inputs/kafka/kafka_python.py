@@ -28,7 +28,7 @@ from easyrec_lite.inputs.kafka.client import (
     unreachable,
 )
 from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
-from easyrec_lite.inputs.kafka.wide_reads import read_wide
+from easyrec_lite.inputs.kafka.fewer_copies import copy_less
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _ADMIN_KEYS = frozenset(KafkaAdminClient.DEFAULT_CONFIG)
 _PRODUCER_KEYS = frozenset(KafkaProducer.DEFAULT_CONFIG)
 _NO_ID = UUID(int=0)
 
-read_wide()
+copy_less()
 
 
 class KafkaPython(Library):

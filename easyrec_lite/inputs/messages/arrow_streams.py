@@ -25,16 +25,20 @@ class ArrowDecoder(Decoder):
     def _cut(self, values: Sequence[bytes | None]) -> Cut:
         cut = Cut()
         alike: list[_Alike] = []
+        seen: dict[bytes, _Alike] = {}  # by the bytes of the schema: comparing schemas costs more than reading one
         for number, value in enumerate(values):
             if not value:
                 cut.spoil(number, "no value" if value is None else "an empty message")
                 continue
             try:
-                batches = _read(value)
-                schema = batches[0].schema
-                group = next((group for group in alike if group.schema.equals(schema)), None)
+                batches, header = _read(value)
+                group = seen.get(header)
                 if group is None:
-                    alike.append(group := _Alike(schema, self._wanted(schema)))
+                    schema = batches[0].schema
+                    group = next((group for group in alike if group.schema.equals(schema)), None)
+                    if group is None:
+                        alike.append(group := _Alike(schema, self._wanted(schema)))
+                    seen[header] = group
                 group.add(number, batches)
             except _UnreadableError as error:
                 cut.spoil(number, str(error), column=error.column)
@@ -102,12 +106,16 @@ def _without_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _read(value: bytes) -> list[pa.RecordBatch]:
-    """All record batches of a stream, every buffer checked: those of a damaged one may point anywhere."""
+def _read(value: bytes) -> tuple[list[pa.RecordBatch], bytes]:
+    """All record batches of a stream, and the bytes of its schema.
+
+    Every buffer is checked: those of a damaged one may point anywhere.
+    """
     source = pa.BufferReader(value)
     try:
         batches = []
         with pa.ipc.open_stream(source) as stream:
+            header = value[: source.tell()]
             for batch in stream:
                 batch.validate(full=True)
                 batches.append(batch)
@@ -119,4 +127,4 @@ def _read(value: bytes) -> list[pa.RecordBatch]:
     rows = sum(len(batch) for batch in batches)
     if not 0 < rows <= _MAX_ROWS_A_BYTE * len(value):
         raise _UnreadableError("more rows than bits" if rows else "a stream without rows")
-    return batches
+    return batches, header
