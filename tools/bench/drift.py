@@ -2,6 +2,7 @@
 
     python -m tools.bench.drift [--data data/taobao] [--seeds 20] [--clean_rows 5000000]
     python -m tools.bench.drift --cost
+    python -m tools.bench.drift --throughput [--rounds 15]
 
 Rows come from `tools.data.taobao_like` in the order of time, with its cycles of day and week and its trends: five
 populations, each with two weeks of rows as the reference (`statistics.json`, as training writes it) and the four days
@@ -17,6 +18,8 @@ batches of 1,024.
 Thresholds were chosen on TUNING_SEEDS; what is reported is of REPORTED_SEEDS, other populations and other drifts.
 
 `--cost`: CPU time of the detector alone on the batches of the measured MultiTower (20 id features, zipf ids).
+`--throughput`: that MultiTower trained from Parquet with the monitor, all checks on all features, windows of 10,000
+rows, and without it, in turn (see `_rates`): the median of the rounds' ratios, with quartiles.
 """
 
 from __future__ import annotations
@@ -42,11 +45,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from easyrec_lite.config import PipelineConfig
 from easyrec_lite.features import Ids, Profile, Statistics
 from easyrec_lite.protos import stream_pb2
 from easyrec_lite.streaming.drift import Detector, Measurement, WatchedBatch, WindowFacts
 from easyrec_lite.terminal import main_guard, table
-from tools.bench._cases import Case, write_rows
+from tools.bench._cases import Case, config_of, write_rows
+from tools.bench._common import Spread
+from tools.bench._rates import batches, rates_in_turn, ratios
 from tools.drift import Drift, inject
 
 WINDOW = 10_240
@@ -274,6 +280,29 @@ def cost(batches: int = 48, rounds: int = 7) -> None:
     table("CPU microseconds a row, 20 id features", ("reference", "median", "least", "most"), lines)
 
 
+def _config(data: Path, edits: Sequence[str], folder: Path) -> PipelineConfig:
+    return config_of("MultiTower", Case(), data, folder, edits)
+
+
+def throughput(rounds: int) -> None:
+    """Prints what the monitor leaves of the rate of training."""
+    kinds = {"without": [], "with the monitor": ["stream_config.drift={reference_first_windows: 2}"]}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "rows.parquet"
+        write_rows(data, dataclasses.replace(Case(), rows=Case.batch * batches(rounds)))
+        builds = {kind: functools.partial(_config, data, edits) for kind, edits in kinds.items()}
+        found = rates_in_turn(builds, rounds, lambda kind, rate: print(f"{kind}: {rate}", file=sys.stderr))
+    lines = []
+    for kind, rates in found.items():
+        rows, cpu = (Spread.of(getattr(rate, name) for rate in rates) for name in ("rows_per_second", "cpu_us"))
+        cpu_ratio = Spread.of(one.cpu_us / other.cpu_us for one, other in zip(rates, found["without"], strict=True))
+        lines.append(
+            (kind, f"{rows.median:,.0f}", cpu.text(1), ratios(rates, found["without"]).text(), cpu_ratio.text())
+        )
+    heads = ("drift", "rows/s", "CPU us/row", "x rate", "x CPU")
+    table(f"MultiTower, {rounds} rounds, median (quartiles)", heads, lines)
+
+
 @main_guard
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
@@ -284,7 +313,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--clean_rows", type=int, default=5_000_000, help="(default: %(default)s)")
     add("--tuning", action="store_true", help="on the seeds that thresholds were chosen on")
     add("--cost", action="store_true", help="measure the cost instead")
+    add("--throughput", action="store_true", help="measure what it leaves of the rate of training instead")
+    add("--rounds", type=int, default=15, help="of --throughput (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.throughput:
+        throughput(options.rounds)
+        return 0
     if options.cost:
         cost()
         return 0

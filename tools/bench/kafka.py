@@ -1,14 +1,15 @@
 """Training from Kafka beside training from Parquet, and reading alone.
 
-    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 3] [--broker host:port]
+    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 9] [--broker host:port]
 
 The case of `tools.bench.training`: 20 id features, for DIN two histories of 19 positions on average, batch 4,096. The
 same rows lie in a Parquet file, in a topic with one CSV row a message, and in a topic with Arrow messages of 100 rows;
 4 partitions, on an Apache Kafka that is started for it (or `--broker`), on the same machine. Kafka is read live, with
 its ledger; Parquet is shuffled; everything else that `easyrec_lite.train` does goes on.
 
-* **x Parquet** is the rate in rows a second over that from Parquet, measured in turn, in processes of their own:
-  the median of the rounds' ratios, with quartiles.
+* **x Parquet** is the rate in rows a second over that from Parquet, measured in turn: all trainings live at once, in
+  processes of their own, and each in its turn does 24 steps after 16 that use up what was read ahead. The median of the
+  rounds' ratios, with quartiles.
 * **reading alone** is the source in an empty loop: what the reader's threads cost.
 * **x bound**: on c cores a run can't be faster than its reader alone, nor than c / (CPU of training from Parquet -
   CPU of reading Parquet + CPU of reading Kafka). The measured rate as a share of the smaller of the two.
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -37,11 +39,11 @@ from easyrec_lite.config import PipelineConfig
 from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.models import Recommender
 from easyrec_lite.terminal import main_guard, table
-from easyrec_lite.training import Callback, StepsResult, Trainer
 from tools._kafka_topics import Cluster
 from tools.bench import _common
 from tools.bench._cases import MODELS, Case, config_of, histories, write_rows
 from tools.bench._common import Spread
+from tools.bench._rates import WARM_UP, Rate, batches, rates_in_turn, ratios
 from tools.kafka_broker import any_broker
 from tools.kafka_replay import replay
 
@@ -52,44 +54,14 @@ SOURCES = {  # name: (format, rows a message, client)
     "Arrow x 100": ("arrow", 100, "KAFKA_PYTHON"),
 }
 _FORMATS = {"csv": "CSV", "arrow": "ARROW"}
-_WARM_UP = 8  # steps
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """Rows a wall second, and CPU microseconds a row."""
-
-    rows_per_second: float
-    cpu_us: float
-
-
-class _Enough(Exception):  # noqa: N818 - nothing went wrong
-    """Everything is measured."""
-
-
-class _Clock(Callback):
-    """Measures the steps after the first ones."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps, self._since, self.rate = steps, (0.0, 0.0, 0), Rate(0.0, 0.0)
-
-    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
-        """A call of the loop is over."""
-        now = time.perf_counter(), time.process_time(), trainer.rows
-        if trainer.step <= _WARM_UP:
-            self._since = now
-        elif trainer.step >= self._steps:
-            wall, cpu, rows = (late - early for late, early in zip(now, self._since, strict=True))
-            self.rate = Rate(rows / wall, cpu / rows * 1e6)
-            raise _Enough
+_READ = 64  # batches that are read alone
 
 
 def config(model: str, case: Case, source: str, data: Path, server: str, folder: Path) -> PipelineConfig:
     """The config of a model on one of `SOURCES`."""
     format, rows, client = SOURCES[source]
-    edits = [f"train_config.steps_per_call={_WARM_UP // 2}"]
     if not format:
-        return config_of(model, case, data, folder, edits)
+        return config_of(model, case, data, folder)
     fields = []
     for name in pq.read_schema(data).names:
         is_list = name in histories(case)
@@ -100,15 +72,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
         server: "{server}" topic: "{_topic(format, rows)}" group: "bench" value_format: {_FORMATS[format]}
         client: {client} max_wait_ms: 60000
     }}"""
-    return config_of(model, case, data, folder, edits, kafka=kafka, fields=" ".join(fields))
-
-
-def train(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
-    """Trains on a source; in a process of its own."""
-    clock = _Clock(case.rows // case.batch - 1)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
-        _runs.train(config(model, case, source, data, server, Path(folder)), _runs.TrainOptions(callbacks=[clock]))
-    return clock.rate
+    return config_of(model, case, data, folder, kafka=kafka, fields=" ".join(fields))
 
 
 def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
@@ -117,12 +81,12 @@ def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
         settings = config(model, case, source, data, server, Path(folder)).message
         rows = _runs.training_source(settings, Recommender(settings, tables=False), Path(folder))
         with input_errors(rows):
-            batches = iter(as_dataset(rows))
-            for _ in range(_WARM_UP):
-                next(batches)
-            wall, cpu, count = time.perf_counter(), time.process_time(), case.rows // case.batch - 1 - _WARM_UP
+            read_batches = iter(as_dataset(rows))
+            for _ in range(WARM_UP):
+                next(read_batches)
+            wall, cpu, count = time.perf_counter(), time.process_time(), _READ - WARM_UP
             for _ in range(count):
-                next(batches)
+                next(read_batches)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         rows.close()
         return Rate(count * case.batch / wall, cpu / (count * case.batch) * 1e6)
@@ -133,13 +97,15 @@ def _topic(format: str, rows: int) -> str:
 
 
 @contextlib.contextmanager
-def topics(case: Case, folder: Path, broker: str | None) -> Iterator[tuple[Path, str]]:
+def topics(
+    case: Case, folder: Path, broker: str | None, sources: Sequence[str] = tuple(SOURCES)
+) -> Iterator[tuple[Path, str]]:
     """The rows as a Parquet file and in topics; gives the file and the broker's address."""
     data = folder / "rows.parquet"
     write_rows(data, case)
     with contextlib.ExitStack() as stack:
         cluster = Cluster(broker) if broker else stack.enter_context(any_broker(folder / "kafka"))
-        for format, rows, _ in SOURCES.values():
+        for format, rows, _ in map(SOURCES.__getitem__, sources):
             if format and _topic(format, rows) not in cluster.topics():
                 replay(
                     cluster.bootstrap, _topic(format, rows), str(data), format, rows_per_message=rows,
@@ -148,41 +114,37 @@ def topics(case: Case, folder: Path, broker: str | None) -> Iterator[tuple[Path,
         yield data, cluster.bootstrap
 
 
-def ratios(mine: Sequence[Rate], others: Sequence[Rate]) -> Spread:
-    """Of rates measured in turn."""
-    return Spread.of(one.rows_per_second / other.rows_per_second for one, other in zip(mine, others, strict=True))
-
-
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = _common.parser("kafka", __doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["DIN", "MultiTower"])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=Case().rows)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--broker", help="host:port of a broker to use instead; topics bench-* are made there")
     flags = parser.parse_args(argv)
-    case = dataclasses.replace(Case(), rows=flags.rows)
+    case = dataclasses.replace(Case(), rows=Case.batch * max(batches(flags.rounds), _READ + 1))
     sources = list(dict.fromkeys(["Parquet", *flags.sources]))
     folder = Path(tempfile.mkdtemp())
     results: dict[str, dict[str, dict[str, list[Rate]]]] = {}
     try:
-        with topics(case, folder, flags.broker) as (data, server):
+        with topics(case, folder, flags.broker, sources) as (data, server):
             for model in flags.models:
-                trained: dict[str, list[Rate]] = {source: [] for source in sources}
+                builds = {source: partial(config, model, case, source, data, server) for source in sources}
+                trained = rates_in_turn(builds, flags.rounds, partial(_say, model))
                 alone: dict[str, list[Rate]] = {source: [] for source in sources}
-                for _ in range(flags.rounds):
-                    for source in sources:
-                        alone[source].append(_common.in_own_process(read, model, case, source, data, server))
-                        trained[source].append(_common.in_own_process(train, model, case, source, data, server))
-                        print(f"{model}, {source}: {trained[source][-1]}, alone {alone[source][-1]}", file=sys.stderr)
+                for source in sources * flags.rounds:
+                    alone[source].append(_common.in_own_process(read, model, case, source, data, server))
                 results[model] = {"trained": trained, "alone": alone}
                 show(model, sources, trained, alone)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _common.keep(flags.json, "kafka", {"case": case, "rounds": flags.rounds, "models": results})
     return 0
+
+
+def _say(model: str, source: str, rate: Rate) -> None:
+    print(f"{model}, {source}: {rate}", file=sys.stderr)
 
 
 def show(model: str, sources: Sequence[str], trained: dict[str, list[Rate]], alone: dict[str, list[Rate]]) -> None:

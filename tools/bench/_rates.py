@@ -1,0 +1,126 @@
+"""How fast trainings run, measured in turn: all live at once, each in a process of its own, and one runs at a time.
+
+So what else the machine does hits all of them alike, and none of them starts cold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeAlias
+
+from easyrec_lite import _runs
+from easyrec_lite.config import PipelineConfig
+from easyrec_lite.training import Callback, StepsResult, Trainer
+from tools.bench._common import Spread
+
+WARM_UP = 8  # steps
+SETTLE = 16  # steps of a turn before it is measured: what was read ahead during the pause is used up
+MEASURED = 24  # steps, at least
+
+Build: TypeAlias = Callable[[Path], PipelineConfig]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """Rows a wall second, and CPU microseconds a row."""
+
+    rows_per_second: float
+    cpu_us: float
+
+
+def batches(rounds: int) -> int:
+    """How many a training takes in so many turns, with some to spare."""
+    return WARM_UP + rounds * (SETTLE + MEASURED + 8) + 16
+
+
+class _Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Everything is measured."""
+
+
+class _Turns(Callback):
+    """Trains when it is told to, and tells how fast that was."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._warm = False
+        self._settled = self._end = 0  # steps
+        self._since: tuple[float, float, int] | None = None
+
+    def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
+        """A call of the loop is over."""
+        now, step = (time.perf_counter(), time.process_time(), trainer.rows), trainer.step
+        if not self._warm:
+            if step >= WARM_UP:
+                self._pause(None, step)
+        elif self._since is None:
+            if step >= self._settled:
+                self._since, self._end = now, step + MEASURED
+        elif step >= self._end:
+            wall, cpu, rows = (late - early for late, early in zip(now, self._since, strict=True))
+            self._pause(Rate(rows / wall, cpu / rows * 1e6), step)
+
+    def _pause(self, rate: Rate | None, step: int) -> None:
+        """Hands the rate over, and waits for the next turn."""
+        self._pipe.send(rate)
+        if not self._pipe.recv():
+            raise _Enough
+        self._warm, self._since, self._settled = True, None, step + SETTLE
+
+
+def _train(build: Build, pipe: Connection) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+        _runs.train(build(Path(folder)), _runs.TrainOptions(callbacks=[_Turns(pipe)]))
+
+
+def rates_in_turn(
+    trainings: Mapping[str, Build], rounds: int, show: Callable[[str, Rate], None]
+) -> dict[str, list[Rate]]:
+    """Trains in turn, each one once a round.
+
+    Args:
+        trainings: by name, what makes the config, given a model_dir; it is called in another process. The data must be
+            enough for `batches(rounds)`.
+        rounds: how many.
+        show: told of each rate.
+
+    Raises:
+        RuntimeError: a training ended early; it has said why.
+    """
+    context = get_context("spawn")
+    pipes, processes = {}, []
+    for name, build in trainings.items():
+        pipes[name], theirs = context.Pipe()
+        processes.append(context.Process(target=_train, args=(build, theirs), name=name))
+        processes[-1].start()
+        theirs.close()
+    found: dict[str, list[Rate]] = {name: [] for name in trainings}
+    try:
+        for pipe in pipes.values():
+            pipe.recv()
+        for number in range(rounds):
+            for name in list(trainings)[:: -1 if number % 2 else 1]:
+                pipes[name].send(True)
+                found[name].append(pipes[name].recv())
+                show(name, found[name][-1])
+        for pipe in pipes.values():
+            pipe.send(False)
+    except (EOFError, BrokenPipeError) as error:
+        raise RuntimeError("A training ended before everything was measured.") from error
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
+    return found
+
+
+def ratios(mine: Sequence[Rate], others: Sequence[Rate]) -> Spread:
+    """Of rates measured in turn."""
+    return Spread.of(one.rows_per_second / other.rows_per_second for one, other in zip(mine, others, strict=True))
