@@ -10,13 +10,13 @@ import pytest
 
 from easyrec_lite.config import PipelineConfig
 from tools.bench._cases import Case, config_of, write_rows
-from tools.bench._rates import Rate, batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, Rate, batches, rates_in_turn, ratios
 
-_CASE = dataclasses.replace(Case(), features=2, units=(8,), table_rows=100, batch=16)
+_CASE = dataclasses.replace(Case(), features=4, units=(8,), table_rows=100, batch=16)
 
 
 def _config(data: Path, edits: tuple[str, ...], folder: Path) -> PipelineConfig:
-    return config_of("MultiTower", _CASE, data, folder, edits)
+    return config_of("MultiTower", _CASE, data, folder, (*EDITS, *edits))
 
 
 @pytest.mark.slow

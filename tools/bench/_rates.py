@@ -22,7 +22,8 @@ from tools.bench._common import Spread
 
 WARM_UP = 8  # steps
 SETTLE = 16  # steps of a turn before it is measured: what was read ahead during the pause is used up
-MEASURED = 24  # steps, at least
+MEASURED = 24  # steps
+EDITS = ("train_config.steps_per_call=8",)  # of all configs: turns end between calls of the loop
 
 Build: TypeAlias = Callable[[Path], PipelineConfig]
 
@@ -37,7 +38,7 @@ class Rate:
 
 def batches(rounds: int) -> int:
     """How many a training takes in so many turns, with some to spare."""
-    return WARM_UP + rounds * (SETTLE + MEASURED + 8) + 16
+    return WARM_UP + rounds * (SETTLE + MEASURED) + 16
 
 
 class _Enough(Exception):  # noqa: N818 - nothing went wrong
@@ -69,7 +70,11 @@ class _Turns(Callback):
     def _pause(self, rate: Rate | None, step: int) -> None:
         """Hands the rate over, and waits for the next turn."""
         self._pipe.send(rate)
-        if not self._pipe.recv():
+        try:
+            go_on = self._pipe.recv()
+        except EOFError:  # another training failed
+            go_on = False
+        if not go_on:
             raise _Enough
         self._warm, self._since, self._settled = True, None, step + SETTLE
 
@@ -86,7 +91,7 @@ def rates_in_turn(
 
     Args:
         trainings: by name, what makes the config, given a model_dir; it is called in another process. The data must be
-            enough for `batches(rounds)`.
+            enough for `batches(rounds)`, with `EDITS`.
         rounds: how many.
         show: told of each rate.
 

@@ -52,7 +52,7 @@ from easyrec_lite.streaming.drift import Detector, Measurement, WatchedBatch, Wi
 from easyrec_lite.terminal import main_guard, table
 from tools.bench._cases import Case, config_of, write_rows
 from tools.bench._common import Spread
-from tools.bench._rates import batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, batches, rates_in_turn, ratios
 from tools.drift import Drift, inject
 
 WINDOW = 10_240
@@ -281,7 +281,7 @@ def cost(batches: int = 48, rounds: int = 7) -> None:
 
 
 def _config(data: Path, edits: Sequence[str], folder: Path) -> PipelineConfig:
-    return config_of("MultiTower", Case(), data, folder, edits)
+    return config_of("MultiTower", Case(), data, folder, [*EDITS, *edits])
 
 
 def throughput(rounds: int) -> None:

@@ -43,7 +43,7 @@ from tools._kafka_topics import Cluster
 from tools.bench import _common
 from tools.bench._cases import MODELS, Case, config_of, histories, write_rows
 from tools.bench._common import Spread
-from tools.bench._rates import WARM_UP, Rate, batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, WARM_UP, Rate, batches, rates_in_turn, ratios
 from tools.kafka_broker import any_broker
 from tools.kafka_replay import replay
 
@@ -61,7 +61,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
     """The config of a model on one of `SOURCES`."""
     format, rows, client = SOURCES[source]
     if not format:
-        return config_of(model, case, data, folder)
+        return config_of(model, case, data, folder, EDITS)
     fields = []
     for name in pq.read_schema(data).names:
         is_list = name in histories(case)
@@ -72,7 +72,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
         server: "{server}" topic: "{_topic(format, rows)}" group: "bench" value_format: {_FORMATS[format]}
         client: {client} max_wait_ms: 60000
     }}"""
-    return config_of(model, case, data, folder, kafka=kafka, fields=" ".join(fields))
+    return config_of(model, case, data, folder, EDITS, kafka=kafka, fields=" ".join(fields))
 
 
 def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:

@@ -1,6 +1,6 @@
 """Ranking 500 items for one user: what computing the user's side once is worth.
 
-    python -m tools.bench.serving [--models multi_tower dbmtl din_50 din_1000] [--items 500] [--seconds 20]
+    python -m tools.bench.serving [--models multi_tower dbmtl din_50 din_1000 encoder_1000] [--items 500] [--seconds 20]
 
 Each model is exported with random weights and loaded by TensorFlow's C++ loader. Four ways to ask it, in turns, so that
 whatever else the machine does meets all of them alike:
@@ -34,10 +34,12 @@ import tensorflow as tf
 
 from easyrec_lite import features, models
 from easyrec_lite.config import load_config
+from easyrec_lite.layers import SelfAttention
 from easyrec_lite.models import Recommender
 from easyrec_lite.serving import LoadedModel, ServingModule
 from easyrec_lite.serving.columns import ServedColumn
-from easyrec_lite.serving.costs import Cost
+from easyrec_lite.serving.costs import Cost, by_type
+from easyrec_lite.serving.graph_part import observed_shapes
 from easyrec_lite.serving.user_cache import CacheOptions
 from easyrec_lite.terminal import main_guard, table
 
@@ -87,11 +89,26 @@ _DIN = """model_config {
   }
 }"""
 
+_ENCODER = """model_config {
+  model_class: "MultiTower"
+  feature_groups {
+    group_name: "user" feature_names: [%(user)s]
+    sequence_features { group_name: "history" seq_att_map { hist_seq: "seen" } self_attention { positions: 1000 } }
+  }
+  feature_groups { group_name: "item" feature_names: [%(item)s] }
+  multi_tower {
+    towers { input: "user" dnn { hidden_units: [512, 256, 128] } }
+    towers { input: "item" dnn { hidden_units: [256, 128, 64] } }
+    final_dnn { hidden_units: [128, 64] }
+  }
+}"""
+
 _MODELS = {
     "multi_tower": (_MULTI_TOWER, 50),
     "dbmtl": (_DBMTL, 50),
     "din_50": (_DIN, 50),
     "din_1000": (_DIN, 1000),
+    "encoder_1000": (_ENCODER, 1000),
 }
 
 
@@ -164,6 +181,7 @@ def measure(model: str, items: int, seconds: float, directory: Path) -> Result:
     module.save(directory)
     one = requests(columns, items, _MODELS[model][1], 0)
     costs = module.count({name: tf.constant(values) for name, values in one.items()})
+    costs["serving_tiled"] += attention_in_loops(model, items)
     repeated = {name: np.repeat(values, items) if name in user else values for name, values in one.items()}
     with LoadedModel(directory) as session:
         state = session("user", one)
@@ -190,6 +208,20 @@ def measure(model: str, items: int, seconds: float, directory: Path) -> Result:
                 timings[name].seconds.append(time.perf_counter() - start)
                 timings[name].cpu.append(time.process_time() - cpu)
     return Result(timings, costs, sum(values.nbytes for values in state.values()))
+
+
+def attention_in_loops(model: str, items: int) -> Cost:
+    """What the count of `repeated` lacks: where there are several histories, their attention stands in a loop."""
+    body, steps = _MODELS[model]
+    if body is not _ENCODER:
+        return Cost()
+    specs = [tf.TensorSpec([None, _WIDTH]), tf.TensorSpec([2], tf.int64)]
+    graph = tf.function(SelfAttention(), input_signature=specs, autograph=False).get_concrete_function().graph
+    given = (tf.zeros([steps, _WIDTH]), tf.constant([0, steps], tf.int64))
+    shapes = observed_shapes(graph, {x.op.name: value for x, value in zip(graph.inputs, given, strict=False)})
+    costs = by_type(graph.get_operations(), shapes)
+    one = sum((cost for kind, cost in costs.items() if kind.startswith(("BatchMatMul", "Softmax"))), Cost())
+    return Cost(one.flops * items, one.bytes * items)
 
 
 def report(model: str, result: Result) -> None:
