@@ -9,7 +9,6 @@ transport and one of its buffer are replaced; connections by TLS have a transpor
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from kafka import errors as kafka_errors
 from kafka.net.transport import KafkaTCPTransport
@@ -17,6 +16,7 @@ from kafka.protocol.frame import KafkaBytes
 
 _LOG = logging.getLogger(__name__)
 _BYTES = 2**20
+_ORIGINAL_READ = KafkaBytes.read
 _LARGE = 2**16  # bytes: only fetched messages are that large, and they are decoded from any buffer
 
 
@@ -27,8 +27,8 @@ def copy_less() -> None:
     """
     if hasattr(KafkaTCPTransport, "_sock_recv"):
         KafkaTCPTransport._sock_recv = _receive
-    if hasattr(KafkaBytes(0), "_idx") and not hasattr(KafkaBytes.read, "original"):
-        KafkaBytes.read = _reading(KafkaBytes.read)
+    if hasattr(KafkaBytes(0), "_idx"):
+        KafkaBytes.read = _read
 
 
 def _receive(transport: KafkaTCPTransport) -> tuple[bytes | memoryview, Exception | None]:
@@ -47,14 +47,9 @@ def _receive(transport: KafkaTCPTransport) -> tuple[bytes | memoryview, Exceptio
     return buffer[:count], None if count else kafka_errors.KafkaConnectionError("socket disconnected")
 
 
-def _reading(original: Any) -> Any:
-    """`KafkaBytes.read` that hands out all of a large response, which nobody writes to any more, without a copy."""
-
-    def read(frame: KafkaBytes, nbytes: int | None = None) -> bytes | memoryview:
-        if nbytes is not None or len(frame) < _LARGE:
-            return original(frame, nbytes)
-        start, frame._idx = frame._idx, len(frame)
-        return memoryview(frame)[start:]
-
-    read.original = original
-    return read
+def _read(frame: KafkaBytes, nbytes: int | None = None) -> bytes | memoryview:
+    """Hands out all of a large response, which nobody writes to any more, without a copy."""
+    if nbytes is not None or len(frame) < _LARGE:
+        return _ORIGINAL_READ(frame, nbytes)
+    start, frame._idx = frame._idx, len(frame)
+    return memoryview(frame)[start:]
