@@ -27,8 +27,8 @@ from easyrec_lite.inputs.kafka.client import (
     refused,
     unreachable,
 )
-from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
 from easyrec_lite.inputs.kafka.fewer_copies import copy_less
+from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
