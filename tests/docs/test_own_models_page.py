@@ -14,7 +14,7 @@ from easyrec_lite.config import ConfigError, load_config
 from easyrec_lite.models import Recommender
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_models.md").read_text()
-CODE = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+CODE, SIDED = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 MODEL = re.search(r"```protobuf\n(.*?)```", PAGE, re.S)[1]
 CONFIG = """
 model_dir: "runs/own"
@@ -32,7 +32,7 @@ train_config {
 @pytest.fixture(scope="module", autouse=True)
 def _registered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
-    (folder / "page_models.py").write_text(CODE)
+    (folder / "page_models.py").write_text(CODE + SIDED)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         __import__("page_models")
@@ -78,3 +78,33 @@ def test_its_check_is_shown_with_the_others():
     without = MODEL.replace("params { units: [64, 32] }", "")
     with pytest.raises(ConfigError, match=r"model_config.model_params.params: found no units"):
         load_config(text=CONFIG + without, checks=(models.check,))
+
+
+def test_the_one_that_takes_sides_computes_the_user_once():
+    declared = 'input_fields { input_name: "user_id" input_type: INT64 side: USER } '
+    declared += 'input_fields { input_name: "item_id" input_type: INT64 } '
+    declared += 'input_fields { input_name: "price" input_type: FLOAT } input_fields { input_name: "clk" }'
+    text = CONFIG.replace('label_fields: "clk"', f'label_fields: "clk" {declared}') + MODEL
+    config = load_config(text=text.replace('"Scorer"', '"SidedScorer"'), checks=(models.check,)).message
+    recommender = Recommender(config, training=False)
+    recommender.build()
+    items = {"item_id": tf.constant([3, 4, 5], tf.int64), "price": tf.constant([0.5, 2.0, 1.0])}
+    request = {"user_id": tf.constant([1], tf.int64), **items}
+    rows = {"user_id": tf.constant([1, 1, 1], tf.int64), **items}
+    found = recommender.predict_request(recommender.collection.variables_by_bucket, request)["probs"]
+    wanted = recommender.predict(recommender.encode(rows, targets=False))["probs"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+    widths = []
+    kernel = recommender.model.hidden
+    call_sided = type(kernel).call_sided
+
+    def watch(layer, x, **options):
+        widths.append([(side.name, part.shape[0]) for side, part in x.parts])
+        return call_sided(layer, x, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(kernel), "call_sided", watch)
+        recommender.predict_request(recommender.collection.variables_by_bucket, request)
+    assert ("USER", 1) in widths[0]
+    assert ("ITEM", 3) in widths[0]
