@@ -44,15 +44,17 @@ from easyrec_lite.training import Evaluator, FitResult
 
 __all__ = ["Config", "Experiment", "Problems", "compare", "explain", "load_config"]
 
-# What training leaves in a model directory.
+# What training leaves in a model directory; versions that were published stay, for somebody may serve them.
 _TRAINED = (
     "checkpoints",
     "export",
     "ledger",
     "tensorboard",
+    "alarms.jsonl",
     "bad_rows.jsonl",
     "metrics.jsonl",
     "pipeline.config",
+    "published.jsonl",
     "statistics.json",
 )
 _PARITY_ROWS = 1000

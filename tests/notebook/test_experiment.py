@@ -107,7 +107,11 @@ def test_going_on_and_starting_over(rows: pd.DataFrame, later: pd.DataFrame, tmp
     again.train(rows, later, progress=False)
     assert dict(again.metrics) == dict(experiment.metrics)  # in two pieces as in one
     first = dict(experiment.metrics)
+    logs = [tmp_path / "model" / name for name in ("alarms.jsonl", "published.jsonl")]
+    for log in logs:
+        log.write_text("")  # as the monitor and the publisher of a stream leave them
     experiment.train(rows, later, replace=True, progress=False)
+    assert not any(log.exists() for log in logs)
     assert dict(experiment.metrics) == first
     assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
     with pytest.raises(er.UserError, match="at most one"):
