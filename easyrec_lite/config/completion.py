@@ -36,7 +36,7 @@ def complete(config: pipeline_pb2.EasyRecConfig) -> None:
 
 
 def _complete_sequences(sequences: feature_pb2.SeqAttGroupConfig) -> None:
-    if not sequences.seq_dnn.hidden_units:
+    if not sequences.HasField("self_attention") and not sequences.seq_dnn.hidden_units:
         sequences.seq_dnn.hidden_units.extend(DEFAULT_SEQ_DNN)
 
 

@@ -52,7 +52,8 @@ _RANGES: dict[str, _Range] = {
             "ManualStepLearningRate.LearningRateSchedule.learning_rate",
             "ManualStepLearningRate.initial_learning_rate", "PolyDecayLearningRate.learning_rate_base",
             "PolyDecayLearningRate.power", "PolyDecayLearningRate.total_steps", "RecallAtTopK.topk",
-            "RandomNormalInitializer.stddev", "TextCNN.filter_sizes", "TextCNN.num_filters",
+            "RandomNormalInitializer.stddev", "SelfAttention.heads", "SelfAttention.hidden_units",
+            "SelfAttention.layers", "TextCNN.filter_sizes", "TextCNN.num_filters",
             "TextCNN.pad_sequence_length",
             "TrainConfig.log_step_count_steps", "TrainConfig.save_checkpoints_secs",
             "TrainConfig.save_summary_steps", "TransformerLearningRate.hidden_size",
@@ -75,6 +76,7 @@ _RANGES: dict[str, _Range] = {
     ),
     "DatasetConfig.max_bad_row_share": _SHARE,
     "MLP.dropout_ratio": _BELOW_ONE,
+    "SelfAttention.dropout_ratio": _BELOW_ONE,
 }  # fmt: skip
 # The same in whatever message they stand.
 _RANGES_BY_NAME: dict[str, _Range] = {

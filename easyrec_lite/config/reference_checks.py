@@ -191,15 +191,19 @@ def _check_sequences(
     group: set[str] | None,
     used: set[str],
 ) -> Iterator[Problem]:
+    encoded = sequences.HasField("self_attention")
+    if encoded:
+        yield from _check_self_attention(sequences, path, features, group is not None)
     if not sequences.seq_att_map:
-        yield Problem(f"{path}.seq_att_map", "nothing", 'seq_att_map { key: "..." hist_seq: "..." }')
+        expected = 'seq_att_map { hist_seq: "..." }' if encoded else 'seq_att_map { key: "..." hist_seq: "..." }'
+        yield Problem(f"{path}.seq_att_map", "nothing", expected)
     for index, mapping in enumerate(sequences.seq_att_map):
         where = f"{path}.seq_att_map[{index}]"
         used.update([*mapping.key, *mapping.hist_seq, *mapping.aux_hist_seq])
         yield from _check_names(f"{where}.key", mapping.key, features)
         yield from _check_names(f"{where}.hist_seq", mapping.hist_seq, features)
         yield from _check_names(f"{where}.aux_hist_seq", mapping.aux_hist_seq, features)
-        for name in ("key", "hist_seq"):
+        for name in ("hist_seq",) if encoded else ("key", "hist_seq"):
             if not getattr(mapping, name):
                 yield Problem(f"{where}.{name}", "nothing", "the name of a feature")
         for field in ("hist_seq", "aux_hist_seq"):
@@ -207,18 +211,43 @@ def _check_sequences(
                 if name in features and features[name].feature_type != feature_pb2.FeatureConfig.SequenceFeature:
                     kind = feature_pb2.FeatureConfig.FeatureType.Name(features[name].feature_type)
                     yield Problem(f"{where}.{field}[{number}]", f"{quote(name)}, a {kind}", "a SequenceFeature")
-        if group is not None and not sequences.allow_key_search:
+        if group is not None and not encoded and not sequences.allow_key_search:
             for number, name in enumerate(mapping.key):
                 if name in features and name not in group:
                     expected = "a feature of the group, or allow_key_search: true"
                     yield Problem(f"{where}.key[{number}]", f"{quote(name)}, which is not in the group", expected)
         history = [*mapping.hist_seq, *mapping.aux_hist_seq]
-        if {*mapping.key, *history} <= set(features):
+        if not encoded and {*mapping.key, *history} <= set(features):
             key = sum(features[name].embedding_dim for name in mapping.key)
             steps = sum(features[name].embedding_dim for name in history)
             if key != steps and all(features[name].embedding_dim for name in [*mapping.key, *history]):
                 found = f"a key of width {key} and steps of width {steps}"
                 yield Problem(where, found, "equal widths: the sums of embedding_dim")
+
+
+def _check_self_attention(
+    sequences: feature_pb2.SeqAttGroupConfig, path: str, features: dict[str, feature_pb2.FeatureConfig], grouped: bool
+) -> Iterator[Problem]:
+    if not grouped:
+        expected = "it in the sequence_features of a group: din_towers attend with a candidate"
+        yield Problem(f"{path}.self_attention", "self_attention in seq_att_groups", expected)
+    if sequences.HasField("seq_dnn"):
+        hint = "self_attention compares no candidate with the steps"
+        yield Problem(f"{path}.seq_dnn", "seq_dnn beside self_attention", "one of the two", hint)
+    heads = sequences.self_attention.heads
+    for index, mapping in enumerate(sequences.seq_att_map):
+        if mapping.key:
+            hint = "self_attention does not see the candidate; name its features in feature_names"
+            found = ", ".join(quote(name) for name in mapping.key)
+            yield Problem(f"{path}.seq_att_map[{index}].key", found, "no key", hint)
+        names = [*mapping.hist_seq, *mapping.aux_hist_seq]
+        if not heads or not set(names) <= set(features):
+            continue
+        width = sum(features[name].embedding_dim for name in names)
+        if width % heads:
+            found = f"{heads} heads for the steps of seq_att_map[{index}], which are {width} wide"
+            expected = "a divisor of the width: of the sum of embedding_dim"
+            yield Problem(f"{path}.self_attention.heads", found, expected)
 
 
 def _check_model(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from easyrec_lite.layers.fm import FM
 from easyrec_lite.layers.mlp import MLP
 from easyrec_lite.layers.mmoe import MMoE
 from easyrec_lite.layers.sampling_frequency import SamplingFrequency
+from easyrec_lite.layers.self_attention import SelfAttention
 from easyrec_lite.layers.sequence_attention import SequenceAttention
 from easyrec_lite.layers.sided import Side, Sided, apply, as_tensor, concat
 from easyrec_lite.layers.similarity import Similarity
@@ -29,6 +30,7 @@ __all__ = [
     "History",
     "MMoE",
     "SamplingFrequency",
+    "SelfAttention",
     "SequenceAttention",
     "Side",
     "Sided",

@@ -11,6 +11,7 @@ import tensorflow as tf
 from easyrec_lite.embeddings import SequenceOutput
 from easyrec_lite.layers import (
     MLP,
+    SelfAttention,
     SequenceAttention,
     Side,
     Sided,
@@ -99,6 +100,18 @@ def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
     )
 
 
+def self_attention_from_config(config: feature_pb2.SelfAttention, name: str) -> SelfAttention:
+    """The encoder that a `SelfAttention` message describes."""
+    return SelfAttention(
+        config.heads,
+        config.layers,
+        config.hidden_units or None,
+        dropout_ratio=config.dropout_ratio,
+        positions=config.positions,
+        name=name,
+    )
+
+
 def _dropout_ratios(config: layer_pb2.MLP) -> tuple[float, ...]:
     """One a layer; a single one stands for all."""
     ratios = tuple(config.dropout_ratio)
@@ -108,8 +121,8 @@ def _dropout_ratios(config: layer_pb2.MLP) -> tuple[float, ...]:
 class FeatureGroups(keras.layers.Layer):
     """Makes the group tensors `[B, width]` of all layouts.
 
-    Owns what lies between tables and model: projections of numeric features, sequence combiners, target attention
-    of `sequence_features`.
+    Owns what lies between tables and model: projections of numeric features, sequence combiners, the attention of
+    `sequence_features`.
     """
 
     def __init__(self, layouts: Mapping[str, GroupLayout], features: Mapping[str, feature_pb2.FeatureConfig]) -> None:
@@ -177,7 +190,14 @@ class FeatureGroups(keras.layers.Layer):
                 continue
             parts: list[tf.Tensor | Sided] = []
             for piece in layout.pieces:
-                if piece.attention is not None:
+                if piece.kind == "self_attention":
+                    assert piece.attention is not None
+                    steps, side = _steps_by_side(piece.attention, outputs, output_sides, rows)
+                    encoded = self.parts[self._part_name(layout, piece)](*steps)
+                    if side is Side.USER:
+                        encoded.set_shape([1, None])
+                    parts.append(Sided(((side, encoded),)))
+                elif piece.attention is not None:
                     history = _history_by_side(piece.attention, outputs, output_sides, rows)
                     attention = self.parts[self._part_name(layout, piece)]
                     parts.append(pooled(cast(TargetAttention, attention), history))
@@ -212,6 +232,8 @@ class FeatureGroups(keras.layers.Layer):
             mlp = self._text_mlps.get(piece.feature)
             return combined if mlp is None else mlp(combined, training=training)
         assert piece.attention is not None
+        if piece.kind == "self_attention":
+            return part(*_steps(piece.attention, outputs), training=training)
         history = _history(piece.attention, outputs)
         result = pooled(part, history, training)
         return tf.concat([result, history.query], axis=1) if piece.attention.config.need_key_feature else result
@@ -235,6 +257,8 @@ class FeatureGroups(keras.layers.Layer):
                 )
             return SequenceAttention(name=name)
         assert piece.attention is not None
+        if piece.kind == "self_attention":
+            return self_attention_from_config(piece.attention.config.self_attention, name)
         return attention_from_config(piece.attention.config.seq_dnn, name)
 
     @staticmethod
@@ -243,7 +267,7 @@ class FeatureGroups(keras.layers.Layer):
             return f"{piece.feature}_wide_projection" if layout.wide else f"{piece.feature}_projection"
         if piece.kind == "combiner":
             return f"{piece.feature}_combiner"
-        return f"{layout.name}_{piece.slots[0].name}_attention" if piece.kind == "attention" else ""
+        return f"{layout.name}_{piece.slots[0].name}_attention" if piece.attention is not None else ""
 
 
 def without_sides(group: GroupInput, rows: tf.Tensor) -> GroupInput:
@@ -267,6 +291,14 @@ def _history_by_side(
     if spec.key_width < spec.history_width:
         zeros = tf.zeros([1, spec.history_width - spec.key_width])
         query = concat([query, Sided(((Side.USER, zeros),))])
+    steps, side = _steps_by_side(spec, outputs, sides, rows)
+    return SidedHistory(query, *steps, side)
+
+
+def _steps_by_side(
+    spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput], sides: Sequence[Side], rows: tf.Tensor
+) -> tuple[SequenceOutput, Side]:
+    """The steps of one attention map at inference, and their side: one row's where it is USER, else N rows'."""
     found = {sides[place] for place in spec.history}
     side = found.pop() if len(found) == 1 else Side.BOTH
     steps = {
@@ -275,7 +307,10 @@ def _history_by_side(
         else outputs[place]
         for place in spec.history
     }
-    return SidedHistory(query, *_steps(spec, steps), side)
+    values, row_splits = _steps(spec, steps)
+    if side is Side.USER:
+        row_splits = tf.ensure_shape(row_splits, [2])  # what is ragged does not know its rows
+    return SequenceOutput(values, row_splits), side
 
 
 def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> History:

@@ -25,11 +25,12 @@ class Piece:
 
     Attributes:
         kind: `lookup` (a Concat or Pooled request), `numbers` (a numeric feature as it is), `projection` (a numeric
-            feature times learned rows), `combiner` (a sequence pooled by a layer) or `attention` (target attention).
+            feature times learned rows), `combiner` (a sequence pooled by a layer), `attention` (target attention) or
+            `self_attention` (histories encoded without a target).
         slots: the columns it fills, in order.
         request: index of the request (lookup, combiner).
         feature: the feature (numbers, projection, combiner).
-        attention: what the target attention reads.
+        attention: what the attention reads.
     """
 
     kind: str
@@ -46,7 +47,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """One `seq_att_map`: requests of the keys (target) and of the history, and how to use them."""
+    """One `seq_att_map`: requests of the keys (target; self-attention has none) and of the history, and their use."""
 
     name: str
     keys: tuple[int, ...]
@@ -155,7 +156,8 @@ class LayoutBuilder:
             for place in range(len(attention.seq_att_map)):
                 spec = self._attention(attention, place)
                 width = spec.history_width + (spec.key_width if attention.need_key_feature else 0)
-                pieces.append(Piece("attention", (Slot(spec.name, width),), attention=spec))
+                kind = "self_attention" if attention.HasField("self_attention") else "attention"
+                pieces.append(Piece(kind, (Slot(spec.name, width),), attention=spec))
         return GroupLayout(group.group_name, wide, tuple(pieces))
 
     def _piece(self, feature: Feature, wide: bool) -> Piece:

@@ -2,6 +2,7 @@
 
 from easyrec_lite.serving.export import CONFIG, PARITY, export_model
 from easyrec_lite.serving.failures import LoadError, RequestError
+from easyrec_lite.serving.item_index import ItemIndex, ItemIndexError
 from easyrec_lite.serving.loaded import LoadedModel
 from easyrec_lite.serving.module import ServingModule
 from easyrec_lite.serving.parity import TOLERANCE, ParityError, ParityReport
@@ -22,6 +23,8 @@ __all__ = [
     "DESCRIPTION",
     "PARITY",
     "TOLERANCE",
+    "ItemIndex",
+    "ItemIndexError",
     "LoadError",
     "LoadedModel",
     "ParityError",

@@ -63,7 +63,7 @@ class Cost:
 
 
 def cost_of(op: tf.Operation, shapes: Shapes) -> Cost:
-    """The cost of one operation.
+    """The cost of one operation; what runs inside of a loop has no one shape, and is not counted.
 
     Args:
         op: of a graph.

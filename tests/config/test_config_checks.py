@@ -27,7 +27,8 @@ def test_base_has_none(base_text):
 # What is replaced by what, and the path and a part of the text of the only problem that follows.
 OPTIMIZER = "train_config.optimizer_config[0]"
 RATE = f"{OPTIMIZER}.adam_optimizer.learning_rate"
-SEQUENCES = "model_config.feature_groups[all].sequence_features[seq].seq_att_map[0]"
+ENCODED = "model_config.feature_groups[all].sequence_features[seq]"
+SEQUENCES = f"{ENCODED}.seq_att_map[0]"
 CASES = [
     # Support.
     ("num_steps: 10", "num_steps: 10 is_profiling: true", "train_config.is_profiling", "not implemented yet"),
@@ -183,6 +184,40 @@ CASES = [
     ('hist_seq: "s"', 'hist_seq: "b"', f"{SEQUENCES}.hist_seq[0]", "a TagFeature"),
     ('feature_names: ["a", "b", "n"]', 'feature_names: ["b", "n"]', f"{SEQUENCES}.key[0]", "allow_key_search"),
     (S, S.replace("embedding_dim: 8", "embedding_dim: 4"), SEQUENCES, "equal widths"),
+    # Self-attention: no candidate.
+    ('key: "a" hist_seq: "s" }', 'key: "a" hist_seq: "s" } self_attention {}', f"{SEQUENCES}.key", "no key"),
+    (
+        'seq_att_map { key: "a" hist_seq: "s" }',
+        'seq_att_map { hist_seq: "s" } self_attention { heads: 3 }',
+        f"{ENCODED}.self_attention.heads",
+        "3 heads for the steps of seq_att_map[0], which are 8 wide",
+    ),
+    (
+        'seq_att_map { key: "a" hist_seq: "s" }',
+        'seq_att_map { hist_seq: "s" } self_attention { heads: 0 }',
+        f"{ENCODED}.self_attention.heads",
+        "above 0",
+    ),
+    (
+        'seq_att_map { key: "a" hist_seq: "s" }',
+        'seq_att_map { hist_seq: "s" } self_attention { dropout_ratio: 1 }',
+        f"{ENCODED}.self_attention.dropout_ratio",
+        "below 1",
+    ),
+    (
+        'seq_att_map { key: "a" hist_seq: "s" }',
+        'seq_att_map { hist_seq: "s" } seq_dnn { hidden_units: 4 } self_attention {}',
+        f"{ENCODED}.seq_dnn",
+        "one of the two",
+    ),
+    ('seq_att_map { key: "a" hist_seq: "s" }', "self_attention {}", f"{ENCODED}.seq_att_map", "{ hist_seq"),
+    ('seq_att_map { key: "a" hist_seq: "s" }', "seq_att_map {} self_attention {}", f"{SEQUENCES}.hist_seq", "nothing"),
+    (
+        "multi_tower {",
+        'seq_att_groups { group_name: "h" seq_att_map { hist_seq: "s" } self_attention {} } multi_tower {',
+        "model_config.seq_att_groups[h].self_attention",
+        "sequence_features of a group",
+    ),
     ('input: "all"', 'input: "al"', "model_config.multi_tower.towers[al].input", "did you mean 'all'?"),
     # Model and export.
     ('"MultiTower"', '"MultiTwoer"', "model_config.model_class", "did you mean 'MultiTower'?"),

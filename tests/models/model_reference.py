@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,36 @@ def cross_entropy(labels: Array, logits: Array, weights: Array | None = None) ->
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max())
     return e / e.sum()
+
+
+def encoded(values: Mapping[str, Array], path: str, steps: Array, heads: int) -> Array:
+    """The self-attention encoder for one row [L, D] -> [D], head by head; variables by path."""
+    width = steps.shape[1]
+
+    def norm(x: Array, name: str) -> Array:
+        scaled = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-6)
+        return scaled * values[f"{path}/{name}/gamma"] + values[f"{path}/{name}/beta"]
+
+    if not len(steps):
+        return np.zeros(width)
+    x = steps
+    if f"{path}/positions" in values:
+        positions = values[f"{path}/positions"]
+        x = x + positions[[min(place, len(positions) - 1) for place in range(len(x))]]
+    x = np.sqrt(width) * x
+    for block in [f"block_{i}" for i in range(9) if f"{path}/block_{i}/qkv/kernel" in values]:
+        query, key, value = np.split(norm(x, f"{block}/attention_norm") @ values[f"{path}/{block}/qkv/kernel"], 3, 1)
+        size = width // heads
+        mixed = []
+        for head in range(heads):
+            columns = slice(head * size, (head + 1) * size)
+            weights = [softmax(row) for row in query[:, columns] @ key[:, columns].T / np.sqrt(size)]
+            mixed.append(weights @ value[:, columns])
+        x = x + np.concatenate(mixed, axis=1) @ values[f"{path}/{block}/mix/kernel"]
+        inner, outer = (f"{path}/{block}/feed_forward/dense_{i}" for i in range(2))
+        hidden = relu(norm(x, f"{block}/feed_forward_norm") @ values[f"{inner}/kernel"] + values[f"{inner}/bias"])
+        x = x + hidden @ values[f"{outer}/kernel"] + values[f"{outer}/bias"]
+    return norm(x, "norm").mean(axis=0)
 
 
 class Reference:
@@ -140,6 +170,13 @@ class Reference:
         item = np.concatenate([self.summed("item"), self.summed("price"), self.projected("age_row")], 1)
         user = self.mlp(self.norm(user, "model/user_input_bn"), "model/user_dnn")
         item = self.mlp(item, "model/item_dnn", np.tanh)  # without batch norm inside, none at the input either
+        return self._scores(self.mlp(np.concatenate([user, item], 1), "model/final_dnn"))
+
+    def self_attention(self) -> dict[str, Array]:
+        path = "groups/user_past_attention"
+        past = np.stack([encoded(self.variables, path, steps, 2) for steps in self.steps("seen", "item")])
+        user = self.mlp(np.concatenate([self.summed("user"), self.numbers["age"], past], 1), "model/user_dnn", np.tanh)
+        item = self.mlp(np.concatenate([self.summed("item"), self.summed("price")], 1), "model/item_dnn")
         return self._scores(self.mlp(np.concatenate([user, item], 1), "model/final_dnn"))
 
     def din(self) -> dict[str, Array]:

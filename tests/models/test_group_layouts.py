@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_reference import Reference
+from model_reference import Reference, encoded
 from tiny import HEAD, built, encode, rows
 
 from easyrec_lite.models import Recommender
@@ -126,6 +126,45 @@ def test_a_row_does_not_depend_on_the_others(recommender: Recommender) -> None:
         recommender.predict(encode(recommender, frame.iloc[[i]], targets=False))["logits"].numpy()[0] for i in range(20)
     ]
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_histories_encoded_without_a_target() -> None:
+    """As wide as their steps, the target or not; of the maps of one block each has an encoder of its own."""
+    encoder = "self_attention { heads: 4 }"
+    text = TEXT.replace(
+        'group_name: "history" seq_att_map { key: "item" hist_seq: "seen" }'
+        " seq_dnn { hidden_units: [3, 1] use_bn: false }",
+        'group_name: "history" seq_att_map { hist_seq: "seen" aux_hist_seq: "again" }'
+        f' seq_att_map {{ hist_seq: "again" }} {encoder}',
+    ).replace(
+        "model_config {",
+        'features { feature_name: "again" input_names: "seen" feature_type: SequenceFeature num_buckets: 20'
+        " embedding_dim: 4 }\nmodel_config {",
+        1,
+    )
+    recommender = built(text)
+    widths = {slot.name: slot.width for slot in recommender.layouts["all"].slots}
+    assert (widths["history_0"], widths["history_1"], widths["bare"]) == (8, 4, 4)
+    assert [piece.kind for piece in recommender.layouts["all"].pieces][-3:] == [
+        *("self_attention", "self_attention", "attention")
+    ]
+    shapes = {v.path: tuple(v.shape) for v in recommender.dense_variables if v.path.endswith("qkv/kernel")}
+    assert shapes == {
+        "groups/all_history_0_attention/block_0/qkv/kernel": (8, 24),
+        "groups/all_history_1_attention/block_0/qkv/kernel": (4, 12),
+    }
+    frame = rows(20, seed=4)
+    batch = encode(recommender, frame, targets=False)
+    weights = recommender.collection.weights(recommender.collection.gather(batch.plan))
+    group = recommender.groups(recommender.collection.outputs(weights, batch.plan), batch.numbers)["all"]
+    reference = Reference(recommender, frame, training=False)
+    seen, again = reference.steps("seen", "item"), reference.steps("again")
+    both = [np.concatenate(pair, axis=1) for pair in zip(seen, again, strict=True)]
+    for name, histories in (("history_0", both), ("history_1", again)):
+        path = f"groups/all_{name}_attention"
+        expected = [encoded(reference.variables, path, steps, heads=4) for steps in histories]
+        start = sum(list(widths.values())[: list(widths).index(name)])
+        np.testing.assert_allclose(group[:, start : start + widths[name]], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_histories_of_one_map_have_one_length() -> None:

@@ -17,6 +17,7 @@ NAMES = Path(__file__).parent / "data" / "variable_names.json"
 
 OUTPUTS = {
     "multi_tower": ["logits", "probs"],
+    "self_attention": ["logits", "probs"],
     "din": ["logits", "probs"],
     "dssm": ["item_tower_emb", "logits", "probs", "user_tower_emb"],
     "dssm_pointwise": ["item_tower_emb", "logits", "probs", "user_tower_emb"],

@@ -51,6 +51,27 @@ def test_any_columns_may_be_the_users(user: list[str]) -> None:
     check(built(MODELS["din"], *sides, training=False))
 
 
+@pytest.mark.parametrize("user", [["user"], ["user", "item", "seen"]])
+def test_an_encoded_history_is_whose_it_is(user: list[str]) -> None:
+    names = ("user", "age", "item", "seen")
+    sides = [f"data_config.input_fields[{n}].side={'USER' if n in user else 'ITEM'}" for n in names]
+    check(built(MODELS["self_attention"], *sides, training=False))
+
+
+def test_a_history_is_encoded_once_a_user() -> None:
+    recommender = built(MODELS["self_attention"], *SIDES, training=False)
+    one, _ = request(recommender, 1)
+    specs = {n: tf.TensorSpec([1 if n in recommender.user_columns else None], x.dtype) for n, x in one.items()}
+
+    def predict(given: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return recommender.predict_request(recommender.collection.variables_by_bucket, given)
+
+    graph = tf.function(predict, input_signature=[specs], autograph=False).get_concrete_function().graph
+    products = [op for op in graph.get_operations() if op.type.startswith("BatchMatMul")]
+    assert [op.outputs[0].shape[0] for op in products] == [1] * 4  # two a block
+    assert not any("While" in op.type for op in graph.get_operations())
+
+
 def test_sides_of_features() -> None:
     text = MODELS["multi_tower"].replace(
         "model_config {",

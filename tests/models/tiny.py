@@ -67,6 +67,26 @@ model_config {
 }
 """
 
+# A history that is encoded without a look at the item.
+SELF_ATTENTION = """
+model_config {
+  model_class: "MultiTower"
+  feature_groups {
+    group_name: "user" feature_names: ["user", "age"]
+    sequence_features {
+      group_name: "past" seq_att_map { hist_seq: "seen" } self_attention { heads: 2 layers: 2 positions: 3 }
+    }
+  }
+  feature_groups { group_name: "item" feature_names: ["item", "price"] }
+  multi_tower {
+    towers { input: "user" dnn { hidden_units: [5, 3] use_bn: false activation: "tanh" } }
+    towers { input: "item" dnn { hidden_units: [4] use_bn: false } }
+    final_dnn { hidden_units: [3] }
+    l2_regularization: 0.01
+  }
+}
+"""
+
 DIN = """
 model_config {
   model_class: "MultiTowerDIN"
@@ -133,6 +153,7 @@ model_config {
 MODELS = {
     "multi_tower": HEAD % {"data": 'label_fields: "click"'} + MULTI_TOWER,
     "din": HEAD % {"data": 'label_fields: "click"'} + DIN,
+    "self_attention": HEAD % {"data": 'label_fields: "click"'} + SELF_ATTENTION,
     "dssm": HEAD % {"data": 'label_fields: "click"'} + DSSM_LISTWISE,
     "dssm_pointwise": HEAD % {"data": 'label_fields: "click" sample_weight: "weight"'} + DSSM_POINTWISE,
     "dbmtl": HEAD % {"data": 'label_fields: ["click", "buy"]'}

@@ -103,7 +103,7 @@ def test_few_items(exported: Get, session: Callable[[str], LoadedModel], model: 
     assert_same(session(model)("serving_tiled", tiled), expected, 1e-5)
 
 
-@pytest.mark.parametrize("model", ["din", "dssm", "dbmtl"])
+@pytest.mark.parametrize("model", ["din", "dssm", "dbmtl", "self_attention"])
 def test_users_without_a_history(exported: Get, session: Callable[[str], LoadedModel], model: str) -> None:
     export = exported(model, *SIDES)
     frame = request_rows()
@@ -165,10 +165,12 @@ def test_the_state_is_what_is_cheap_to_send(exported: Get) -> None:
                 "user_state"
             ]
         }
-        for model in ("multi_tower", "dssm", "cross", "deepfm")
+        for model in ("multi_tower", "dssm", "cross", "deepfm", "self_attention")
     }
     # item tower (4 wide, for age_row) and final network (3 wide); the normalised vector; raw text for crosses
     assert state["multi_tower"] == {(1, 4): "float32", (1, 3): "float32"}
+    # The encoded history is gone into the user's tower.
+    assert state["self_attention"] == {(1, 3): "float32"}
     assert state["dssm"] == {(1, 3): "float32"}
     assert state["cross"] == {(1,): "string", (1, 4): "float32", (1, 3): "float32"}
     # the linear part, sums and squares of the pairs, the deep network's first product
