@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from easyrec_lite import _decisions, _sources, features, models, streaming
 from easyrec_lite._decisions import Decision
-from easyrec_lite._exporters import Exporter, model_writer
+from easyrec_lite._exporters import Exporter, ExportRows, model_writer
 from easyrec_lite._progress import ProgressDisplay
 from easyrec_lite._sources import STATISTICS_FILE, can_evaluate, describe_columns, evaluation_source, training_source
 from easyrec_lite.checkpoints import (
@@ -310,11 +310,12 @@ def _callbacks(
     columns = {name: names[0] for name, names in inputs.items() if len(names) == 1}
     batches = TrainedBatches(columns, config.data_config.event_time_field)
     published = published_dir(config.stream_config.publish, model_dir)
+    rows = ExportRows(config, recommender, options.rows, options.eval_rows, _tell(options))
     around = Surroundings(
         model_dir,
         batches,
         alarms,
-        write=model_writer(config, text, published) if config.stream_config.HasField("publish") else None,
+        write=model_writer(config, text, published, rows) if config.stream_config.HasField("publish") else None,
         source=stream,
         recorders=recorders,
         journal=journal,
@@ -325,6 +326,7 @@ def _callbacks(
     watching = stream_callbacks(config, recommender, around)
     callbacks: list[Callback] = [
         batches,
+        rows,
         *watching,
         *recorders,
         StatisticsRecorder(model_dir / STATISTICS_FILE, batches, config.train_config.seed, files),
@@ -335,7 +337,8 @@ def _callbacks(
         best = BestMetric(export.best_exporter_metric, export.metric_bigger, patience)
         callbacks.append(best)
     if export.exporter_type != "none":
-        callbacks.append(Exporter(config, text, model_dir / "export" / export.exporter_type, best))
+        directory = model_dir / "export" / export.exporter_type
+        callbacks.append(Exporter(config, text, directory, best, rows, _tell(options)))
     if display is not None:
         display.monitor = watching.monitor if stream is not None else None
     return [*callbacks, *options.callbacks]

@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, find
 from easyrec_lite.config import WARNING, ConfigError, Problem
 from easyrec_lite.errors import UserError
-from easyrec_lite.features import Profile
-from easyrec_lite.inputs import BadRows, Decoder, Source, build_decoder, open_kafka, open_source
+from easyrec_lite.features import Columns, Profile
+from easyrec_lite.inputs import (
+    BadRows,
+    Decoder,
+    Source,
+    as_dataset,
+    build_decoder,
+    input_errors,
+    open_kafka,
+    open_source,
+)
 from easyrec_lite.inputs.kafka import Settings
 from easyrec_lite.inputs.paths import Paths
 from easyrec_lite.models import Recommender
@@ -23,6 +34,7 @@ LEDGER_DIR = "ledger"
 STATISTICS_FILE = "statistics.json"
 
 _EVAL_BATCH = 4096
+_SAMPLE_BATCH = 1000
 
 
 def check(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
@@ -130,6 +142,50 @@ def evaluation_source(
         shuffle=False,
         seed=0,
         epochs=1,
+    )
+
+
+def sample_path(config: pipeline_pb2.EasyRecConfig) -> str:
+    """The files that `sample_rows` reads: those of the evaluation data, else of the training data; or ''."""
+    return config.eval_input_path or config.train_input_path
+
+
+def sample_rows(
+    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, count: int, rows: pd.DataFrame | None = None
+) -> Columns | None:
+    """The first `count` rows, as training reads them, for exports; None where there are none.
+
+    Args:
+        config: checked and complete.
+        recommender: says which columns are read.
+        count: at least 1.
+        rows: to read in place of the files that the config names.
+
+    Raises:
+        ConfigError: columns or settings do not fit.
+        InputError: the files are not there, or can't be read.
+    """
+    given: str | pd.DataFrame = sample_path(config) if rows is None else rows
+    if isinstance(given, str) and not given:
+        return None
+    columns, batch_size = recommender.feature_columns, min(count, _SAMPLE_BATCH)
+    source = open_source(
+        config.data_config,
+        given,
+        columns=columns,
+        batch_size=batch_size,
+        shuffle=False,
+        bad_rows=BadRows.from_config(config.data_config),
+    )
+    batches: list[Any] = []
+    try:
+        with input_errors(source):
+            for batch, _ in as_dataset(source).take(-(-count // batch_size)):
+                batches.append(batch)
+    finally:
+        source.close()
+    return (
+        {name: tf.concat([batch[name] for batch in batches], axis=0)[:count] for name in columns} if batches else None
     )
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easyrec_lite import _arguments
+from easyrec_lite.errors import UserError
 from easyrec_lite.terminal import keep_reports_in, main_guard, table, warn
 
 if TYPE_CHECKING:
     from easyrec_lite.checkpoints import Checkpoint
     from easyrec_lite.features import Columns
     from easyrec_lite.protos import pipeline_pb2
+    from easyrec_lite.serving import ParityReport
 
 
 @main_guard
@@ -35,7 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="rows of the evaluation data (else the training data) on which the export must predict what the trainer"
         " predicts; 0 leaves the comparison out",
     )
+    arguments.add_argument(
+        "--server",
+        type=_address,
+        metavar="HOST:PORT",
+        help="a server (gRPC) that watches EXPORT_DIR: when it serves the version, its answers are compared, too",
+    )
+    arguments.add_argument(
+        "--model_name", default="", metavar="NAME", help="of the model at the server; EXPORT_DIR's name if left out"
+    )
+    arguments.add_argument(
+        "--server_timeout",
+        type=_arguments.positive,
+        default=120,
+        metavar="S",
+        help="seconds until the server must serve the version (%(default)s)",
+    )
     options, overrides = _arguments.parse(arguments, argv)
+    if options.server and not options.parity_rows:
+        arguments.error("--server: found --parity_rows 0; expected rows to compare on")
 
     from easyrec_lite import _runs
     from easyrec_lite._exporters import asset_files
@@ -53,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         assets = asset_files(message)
         checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
         rows = _rows(message, options.parity_rows) if options.parity_rows else None
+        if options.server and rows is None:
+            raise UserError(
+                "--server: found no rows to compare on; expected files of them, eval_input_path or train_input_path."
+            )
         rounding = _rounding(message, checkpoint)
         export_dir = Path(options.export_dir)
         text = to_text(message)
@@ -69,39 +93,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         title = (
             f"Differences from the trainer on {report['rows']:,} rows and {report['requests']:,} requests of one user"
         )
-        table(title, ("signature", "output", "values", "absolute", "relative"), _differences(report))
+        differences = _differences(report["differences"])
+        live = None
+        try:
+            if options.server:
+                live = _compare_live(options, message, checkpoint, path, rows)
+                more = _differences(live.to_json()["differences"])
+                differences += [(f"live server: {way}", *numbers) for way, *numbers in more]
+        finally:
+            table(title, ("signature", "output", "values", "absolute", "relative"), differences)
+        if live is not None:
+            outcome = f"{path} is written, and the server serves it: take it back by renaming the folder."
+            live.raise_if_failed(f"The server {options.server}", outcome)
     return 0
 
 
 def _rows(config: pipeline_pb2.EasyRecConfig, count: int) -> Columns | None:
     """The first rows of the evaluation data, or of the training data; None where there are none."""
-    import tensorflow as tf
-
-    from easyrec_lite.inputs import BadRows, MissingFilesError, as_dataset, input_errors, open_source
+    from easyrec_lite._sources import sample_path, sample_rows
+    from easyrec_lite.inputs import MissingFilesError
     from easyrec_lite.models import Recommender
 
-    path = config.eval_input_path or config.train_input_path
-    columns = Recommender(config, training=False, tables=False).feature_columns
+    path = sample_path(config)
+    why = f"{path} has no rows." if path else "the config names no files of rows."
     try:
-        source = open_source(
-            config.data_config,
-            path,
-            columns=columns,
-            batch_size=min(count, 1000),
-            shuffle=False,
-            bad_rows=BadRows.from_config(config.data_config),
-        )
+        rows = sample_rows(config, Recommender(config, training=False, tables=False), count)
     except MissingFilesError as error:
-        warn(f"The export is not compared with the trainer, for there are no rows: {error}")
-        return None
-    batches: list[Any] = []
-    with input_errors(source):
-        for batch, _ in as_dataset(source).take(-(-count // min(count, 1000))):
-            batches.append(batch)
-    if not batches:
-        warn(f"The export is not compared with the trainer, for {path} has no rows.")
-        return None
-    return {name: tf.concat([batch[name] for batch in batches], axis=0)[:count] for name in columns}
+        rows, why = None, f"there are no rows: {error}"
+    if rows is None:
+        warn(f"The export is not compared with the trainer, for {why}")
+    return rows
+
+
+def _compare_live(
+    options: argparse.Namespace,
+    config: pipeline_pb2.EasyRecConfig,
+    checkpoint: Checkpoint,
+    path: Path,
+    rows: Columns,
+) -> ParityReport:
+    """Waits until the server serves the version, and replays the rows there."""
+    from easyrec_lite.serving.live_parity import LiveModel, compare_live
+
+    name = options.model_name or path.parent.resolve().name
+    with LiveModel(options.server, name, int(path.name)) as model:
+        model.wait(options.server_timeout)
+        return compare_live(model, config, checkpoint, path, rows)
 
 
 def _rounding(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> list[tuple[str, ...]]:
@@ -146,11 +183,8 @@ def _inputs(names: Sequence[str], sides: dict[str, str]) -> str:
     return ", ".join([*parts, *(name for name in names if name not in sides)])
 
 
-def _differences(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (d["way"], d["output"], f"{d['values']:,}", f"{d['absolute']:.1e}", f"{d['relative']:.1e}")
-        for d in report["differences"]
-    ]
+def _differences(found: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [(d["way"], d["output"], f"{d['values']:,}", f"{d['absolute']:.1e}", f"{d['relative']:.1e}") for d in found]
 
 
 def _whole(text: str) -> int:
@@ -158,6 +192,14 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number of at least 0")
     return int(text)
+
+
+def _address(text: str) -> str:
+    """Reads `host:port`."""
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected HOST:PORT, such as 127.0.0.1:8500")
+    return text
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def export_model(
         version: a number higher than those that exist; the current time in seconds, or the next number, if None.
         facts: what else the description says, such as when the model was published and why.
         rows: raw columns of real rows, as training reads them. The export is compared with the trainer on them, and
-            made to warm up a server by them; None leaves both out.
+            made to warm up a server by them, but for values of private columns; None leaves both out.
         tolerance: of that comparison, absolute and relative.
 
     Raises:
@@ -84,7 +84,8 @@ def export_model(
                 report = compare(recommender, session, columns, rows, separator=separator, tolerance=tolerance)
                 (assets / PARITY).write_text(json.dumps(report.to_json(), indent=1))
                 report.raise_if_failed()
-                write_warmup(temporary, session, columns, rows, separator)
+                private = {field.input_name for field in config.data_config.input_fields if field.private}
+                write_warmup(temporary, session, columns, rows, separator, private)
     return target
 
 

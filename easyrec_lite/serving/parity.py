@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,6 @@ from easyrec_lite.features import Column, Columns
 from easyrec_lite.models import Recommender
 from easyrec_lite.serving import requests
 from easyrec_lite.serving.columns import ServedColumn
-from easyrec_lite.serving.loaded import LoadedModel
 from easyrec_lite.serving.module import (
     CACHED,
     DEFAULT,
@@ -35,6 +34,17 @@ Predictions = Mapping[str, np.ndarray]
 
 class ParityError(UserError):
     """The export does not predict what the trainer predicts."""
+
+
+class Answering(Protocol):
+    """What answers for an export: a `LoadedModel`, or a server by `live_parity.LiveModel`."""
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        """By name."""
+
+    def __call__(self, signature: str, inputs: Mapping[str, Any]) -> Predictions:
+        """All outputs for values by name; those that the signature does not take are left out."""
 
 
 @dataclass
@@ -102,8 +112,12 @@ class ParityReport:
         """For `assets/parity.json`."""
         return {"passed": self.passed, **asdict(self)}
 
-    def raise_if_failed(self) -> None:
+    def raise_if_failed(self, who: str = "The export", outcome: str = "Nothing was written.") -> None:
         """Does so.
+
+        Args:
+            who: what was asked, to begin a sentence with.
+            outcome: a sentence on what became of the export.
 
         Raises:
             ParityError: with the largest differences.
@@ -113,19 +127,20 @@ class ParityReport:
         worst = sorted(self.differences, key=lambda difference: -difference.excess)[:3]
         found = "; ".join(f"{d.way}: {d.output} differs by {d.absolute:.3g}" for d in worst if d.excess > 1)
         raise ParityError(
-            f"The export does not predict what the trainer predicts on {self.rows:,} rows: {found}; expected at most"
-            f" {self.tolerance:g} + {self.tolerance:g} * |prediction|. Nothing was written."
+            f"{who} does not predict what the trainer predicts on {self.rows:,} rows: {found}; expected at most"
+            f" {self.tolerance:g} + {self.tolerance:g} * |prediction|. {outcome}"
         )
 
 
 def compare(
     recommender: Recommender,
-    session: LoadedModel,
+    session: Answering,
     columns: Sequence[ServedColumn],
     rows: Columns,
     *,
     separator: str | None = None,
     tolerance: float = TOLERANCE,
+    loader: str = _LOADER,
 ) -> ParityReport:
     """Replays rows through the trainer's graph and through every signature.
 
@@ -139,10 +154,11 @@ def compare(
         rows: raw columns as training reads them.
         separator: of the single-string form of `serving_default`, if it has that.
         tolerance: absolute and relative.
+        loader: what loaded the export, for the report.
     """
     inputs = requests.as_inputs(rows, columns)
     asked = list(requests.user_requests(inputs, columns, _ITEMS)) if any(c.of_user for c in columns) else []
-    report = ParityReport(requests.count(rows), len(asked), tolerance)
+    report = ParityReport(requests.count(rows), len(asked), tolerance, loader)
     found: dict[tuple[str, str], Difference] = {}
 
     def note(way: str, served: Predictions, trained: Predictions) -> None:
@@ -184,7 +200,9 @@ class _Trainer:
             return recommender.predict(recommender.encode(columns, targets=False))
 
         self._specs = {name: _any_rows(column) for name, column in rows.items()}
-        self._predict = tf.function(predict, input_signature=[self._specs], autograph=False)
+        traced = tf.function(predict, input_signature=[self._specs], autograph=False)
+        # Of a function that is called, TensorFlow counts how often its code is traced, and an export does it anew.
+        self._predict = traced.get_concrete_function()
 
     def __call__(self, rows: Columns) -> dict[str, np.ndarray]:
         return {n: x.numpy() for n, x in self._predict({name: rows[name] for name in self._specs}).items()}

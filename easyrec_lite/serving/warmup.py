@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,31 +25,64 @@ def write_warmup(
     columns: Sequence[ServedColumn],
     rows: Columns,
     separator: str | None = None,
+    private: Collection[str] = (),
 ) -> int:
-    """Writes the requests of real rows below the version folder `path`; returns their number."""
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2  # of tensorflow-serving-api
+    """Writes the requests of real rows below the version folder `path`; returns their number.
+
+    Args:
+        path: the version folder.
+        session: the export.
+        columns: its inputs.
+        rows: raw columns as training reads them.
+        separator: of the single-string form of `serving_default`, if it has that.
+        private: columns whose values must not leave the data: their default is written instead.
+    """
+    from tensorflow_serving.apis import prediction_log_pb2  # of tensorflow-serving-api
 
     target = path / WARMUP
     target.parent.mkdir(exist_ok=True)
     written = 0
     with tf.io.TFRecordWriter(str(target)) as writer:
-        for signature, inputs in _requests(session, columns, rows, separator):
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = "model"  # not looked at: the folder says which model is warmed up
-            request.model_spec.signature_name = signature
-            for name, info in session.signatures[signature].inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(inputs[name], dtype=info.dtype))
+        for signature, inputs in _requests(session, columns, rows, separator, private):
+            # The name is not looked at: the folder says which model is warmed up.
+            request = predict_request("model", signature, session.signatures[signature].inputs, inputs)
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
             written += 1
     return written
 
 
+def predict_request(model: str, signature: str, specs: Mapping[str, tf.TensorSpec], values: Mapping[str, Any]) -> Any:
+    """A PredictRequest of TensorFlow Serving's.
+
+    Args:
+        model: its name.
+        signature: its name.
+        specs: the signature's inputs.
+        values: by the inputs' names; others are left out.
+    """
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    for name, spec in specs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(values[name], dtype=spec.dtype))
+    return request
+
+
 def _requests(
-    session: LoadedModel, columns: Sequence[ServedColumn], rows: Columns, separator: str | None
+    session: LoadedModel,
+    columns: Sequence[ServedColumn],
+    rows: Columns,
+    separator: str | None,
+    private: Collection[str],
 ) -> Iterator[tuple[str, requests.Inputs]]:
     """By signature: each alone, and one user with more and more items."""
     inputs = requests.as_inputs(rows, columns)
+    for column in columns:
+        if column.name in private:
+            default = column.default.encode() if isinstance(column.default, str) else column.default
+            inputs[column.name] = np.full_like(inputs[column.name], default)
     total = requests.count(rows)
     for size in _ITEMS:
         batch = {name: values[np.arange(size) % total] for name, values in inputs.items()}

@@ -15,7 +15,15 @@ import numpy as np
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, Journal, checkpoint_paths
 from easyrec_lite.errors import UserError
 from easyrec_lite.protos import stream_pb2
-from easyrec_lite.serving import description, exported_step, keep_newest, next_version, remove_leftovers, versions
+from easyrec_lite.serving import (
+    ParityError,
+    description,
+    exported_step,
+    keep_newest,
+    next_version,
+    remove_leftovers,
+    versions,
+)
 from easyrec_lite.streaming.conditions import Failure, failure
 from easyrec_lite.streaming.prequential import KIND as PREQUENTIAL
 from easyrec_lite.streaming.prequential import Recorder
@@ -51,7 +59,11 @@ class ModelWriter(Protocol):
     def __call__(
         self, checkpoint: Checkpoint, *, version: int | None = None, facts: Mapping[str, Any] | None = None
     ) -> Path:
-        """Exports a checkpoint; returns the folder of the new version."""
+        """Exports a checkpoint; returns the folder of the new version.
+
+        Raises:
+            ParityError: it doesn't predict what the trainer predicts; then there is no such version.
+        """
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,8 @@ class Publisher(Callback):
     that are cleared the newest is published; the others are not needed any more. When an alarm begins to hold, all that
     wait are dropped. So no model is published that a row of an alarmed span was the last to change. At most three wait:
     the oldest and the two newest.
+
+    A version that does not predict what the trainer predicts is not written, and its candidate is dropped.
 
     What was published is in `published.jsonl` and in the version's description; it is not published a second time, also
     not by a run that was killed and makes the same candidates again. Recorders get, for a version and for a candidate
@@ -251,7 +265,11 @@ class Publisher(Callback):
             self._drop(trainer, candidate, f"its checkpoint is not to be read: {error}")
             return
         logged = next((r for r in self._published if r.get("fingerprint") == checkpoint.fingerprint), None)
-        record = logged or self._unlogged(checkpoint) or self._export(checkpoint, candidate)
+        try:
+            record = logged or self._unlogged(checkpoint) or self._export(checkpoint, candidate)
+        except ParityError as error:
+            self._drop(trainer, candidate, str(error))
+            return
         # Where a run goes on from the very checkpoint that was published, what it told was kept.
         if logged is None or not starting:
             self._tell(trainer, candidate, {"version": record["version"]})
