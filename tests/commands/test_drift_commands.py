@@ -116,6 +116,7 @@ def test_a_stop_that_is_killed_is_finished_at_the_next_start(drifting: Workspace
     assert "Nobody has decided" in refused(drifting.run("train", *FLAGS, "--continue_train"))
     assert steps(model)[-1] == 14
     run = drifting.run("train", *FLAGS, "--on_alarm", "skip")
-    assert "skipped 128 rows, 64 of which came before the alarmed ones" in run.err
+    assert "training the 64 rows between step-000000000014 and the alarmed ones" in run.err
+    assert "skipped 64 rows" in run.err
     assert run.code == 3, run.err  # the rows behind them are no better
     assert "Now decide" in run.err

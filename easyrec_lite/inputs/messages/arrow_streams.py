@@ -88,22 +88,25 @@ class _Alike:
 
     def part(self) -> Part:
         table = pa.Table.from_batches(self._batches).select(self._names)
-        columns = {
-            name: _without_dictionaries(column).combine_chunks()
-            for name, column in zip(self._names, table.columns, strict=True)
-        }
+        if not any(map(_has_dictionary, table.schema.types)):
+            table = table.combine_chunks()  # all columns in one call: it costs a fifth of as many calls
+        columns = {name: _joined(column) for name, column in zip(self._names, table.columns, strict=True)}
         rows = np.array(self._rows)
         first = np.cumsum(rows) - rows
         return Part(columns, np.repeat(self._numbers, rows), np.arange(rows.sum()) - np.repeat(first, rows))
 
 
-def _without_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Each message has its own dictionaries, and all of them together may be too many for their indices."""
+def _has_dictionary(type_: pa.DataType) -> bool:
+    return pa.types.is_dictionary(type_) or (pa.types.is_nested(type_) and pa.types.is_dictionary(type_.value_type))
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    """The column of all messages; each has its own dictionaries, which together may be too many for their indices."""
     if pa.types.is_dictionary(column.type):
-        return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks])
-    if pa.types.is_nested(column.type) and pa.types.is_dictionary(column.type.value_type):
-        return column.cast(pa.list_(column.type.value_type.value_type))
-    return column
+        column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks])
+    elif _has_dictionary(column.type):
+        column = column.cast(pa.list_(column.type.value_type.value_type))
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _read(value: bytes) -> tuple[list[pa.RecordBatch], bytes]:
