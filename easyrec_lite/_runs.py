@@ -58,6 +58,7 @@ from easyrec_lite.training import (
     TensorBoard,
     TrainedBatches,
     Trainer,
+    keep_freed_memory,
     optimizers,
     training_environment,
     training_tensors,
@@ -167,6 +168,7 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
     else:
         _refuse_trained(model_dir, alarms)
     set_threads(message)
+    keep_freed_memory()
     _make_deterministic()
     with late_errors(config):
         if start is not None:

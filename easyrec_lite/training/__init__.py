@@ -3,6 +3,7 @@
 from easyrec_lite.training.callbacks import BestMetric, Callback, MetricsJournal, StopAtRow, TensorBoard
 from easyrec_lite.training.evaluation import Evaluator
 from easyrec_lite.training.loop import FitResult, Trainer, training_environment
+from easyrec_lite.training.memory import keep_freed_memory
 from easyrec_lite.training.observation import ObservedBatch, TrainedBatches, listening_thread
 from easyrec_lite.training.schedules import Schedule
 from easyrec_lite.training.state import training_tensors
@@ -26,6 +27,7 @@ __all__ = [
     "TrainedBatches",
     "Trainer",
     "Until",
+    "keep_freed_memory",
     "listening_thread",
     "training_environment",
     "training_tensors",
