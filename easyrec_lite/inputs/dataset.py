@@ -12,9 +12,12 @@ For 20 columns of numbers and two of lists (ten values a row), shuffling took 0.
 
 from __future__ import annotations
 
+import atexit
+import inspect
 import itertools
+import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -31,6 +34,29 @@ from easyrec_lite.inputs.source import Source
 # What text is joined by: rare bytes first; pairs of unequal bytes can't overlap themselves, so they split safely too.
 _SINGLES = [bytes([byte]) for byte in (0x1F, 0x1E, 0x1D, 0x1C, 0x00, 0x01, 0x02, 0x03, 0xFF, 0xFE)]
 _FAILURES: weakref.WeakKeyDictionary[Source, InputError] = weakref.WeakKeyDictionary()
+_READING: weakref.WeakKeyDictionary[Generator[_Packed, None, None], Source] = weakref.WeakKeyDictionary()
+_IN_PYTHON = (inspect.GEN_RUNNING, inspect.GEN_CLOSED)
+_END_SECONDS, _QUIET_SECONDS = 10.0, 0.1
+
+
+def _end_reading() -> None:
+    """Ends all reading, and waits until TensorFlow's threads have left Python.
+
+    At its end the interpreter destroys what iterators are left, and so waits for their threads: for one that waits for
+    rows, for ever; and a thread that comes back to the interpreter by then is stopped where it is, and never comes.
+    """
+    for source in list(_READING.values()):
+        source.close()
+    end = quiet = time.monotonic()
+    end += _END_SECONDS
+    while time.monotonic() < min(end, quiet + _QUIET_SECONDS) and _READING:
+        # One that has ended goes when TensorFlow has said goodbye to it; one that is neither is left in peace.
+        if any(inspect.getgeneratorstate(rows) in _IN_PYTHON for rows in list(_READING)):
+            quiet = time.monotonic()
+        time.sleep(0.005)
+
+
+atexit.register(_end_reading)
 
 
 def as_dataset(
@@ -60,7 +86,7 @@ def as_dataset(
     specs = dict(source.columns)
     source.read(start)  # a start that doesn't fit is refused here, not in the background
 
-    def generate() -> Iterator[_Packed]:
+    def generate() -> Generator[_Packed, None, None]:
         _FAILURES.pop(source, None)
         try:
             for batch in source.read(start):
@@ -69,11 +95,16 @@ def as_dataset(
             _FAILURES[source] = error
             raise
 
+    def begin() -> Generator[_Packed, None, None]:
+        rows = generate()
+        _READING[rows] = source
+        return rows
+
     def unpack(packed: _Packed) -> tuple[Any, ...]:
         columns, position, more = _unpack(specs, packed)
         return (columns, position, more) if details else (columns, position)
 
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=_signature(len(specs)))
+    dataset = tf.data.Dataset.from_generator(begin, output_signature=_signature(len(specs)))
     # There is no Python control flow in it to convert; looking for some takes a second.
     unpack = tf.autograph.experimental.do_not_convert(unpack)
     return dataset.map(unpack, num_parallel_calls=1, deterministic=True).prefetch(prefetch)

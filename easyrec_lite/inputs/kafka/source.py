@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import math
 import sys
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,18 +38,6 @@ _COMMIT_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _MAX_BYTES = 2**26
 _ARROW_TYPES = {Kind.INT: pa.int64(), Kind.FLOAT: pa.float32(), Kind.TEXT: pa.string()}
-
-
-_OPEN: weakref.WeakSet[KafkaSource] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for source in _OPEN:
-        source.close()
-
-
-# At its end the interpreter waits for TensorFlow, which may wait for a batch, which would wait for the interpreter.
-atexit.register(_close_all)
 
 
 class KafkaSource(Source):
@@ -109,7 +95,6 @@ class KafkaSource(Source):
         self._lost = 0
         self._reading = threading.Lock()  # held while a batch is made
         self._committing: threading.Thread | None = None
-        _OPEN.add(self)
 
     @property
     def columns(self) -> Mapping[str, ColumnSpec]:
