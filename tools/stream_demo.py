@@ -200,7 +200,7 @@ def demo(out: Path, rate: float) -> None:
             f"kafka_train_input.topic={TOPIC}",
             "kafka_train_input.max_wait_ms=200",
             f"stream_config.drift.reference_statistics={base}",
-            "stream_config.publish.every_rows=10000",
+            "stream_config.publish.every_rows=20000",
             "train_config.save_checkpoints_rows=10000",
         ]
         shared = ["--model_dir", stream, *(part for edit in edits for part in ("--edit", edit)), *no_export]
@@ -234,7 +234,7 @@ def demo(out: Path, rate: float) -> None:
     say("the checkpoints that there are now, and the report of the drift monitor")
     _run("checkpoints", stream)
     _run("drift", stream)
-    _report(stream, upstream, _end(stop) - restored.state["rows"], [killed.step, restored.step])
+    _report(stream, upstream, _end(stop) - _begin(stop), [killed.step, restored.step])
     print(f"seconds: {time.monotonic() - began:.0f}")
 
 
