@@ -52,6 +52,7 @@ SOURCES = {  # name: (format, rows a message, client)
     "CSV x 1": ("csv", 1, "KAFKA_PYTHON"),
     "CSV x 1, confluent": ("csv", 1, "CONFLUENT"),
     "Arrow x 100": ("arrow", 100, "KAFKA_PYTHON"),
+    "Arrow x 100, confluent": ("arrow", 100, "CONFLUENT"),
 }
 _FORMATS = {"csv": "CSV", "arrow": "ARROW"}
 _READ = 64  # batches that are read alone
