@@ -10,7 +10,7 @@ import pytest
 
 from easyrec_lite.config import PipelineConfig
 from tools.bench._cases import Case, config_of, write_rows
-from tools.bench._rates import EDITS, Rate, batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, Rate, batches, cpu_ratios, rates_in_turn, ratios
 
 _CASE = dataclasses.replace(Case(), features=4, units=(8,), table_rows=100, batch=16)
 
@@ -41,3 +41,5 @@ def test_each_has_its_turn_and_one_that_ends_early_is_told(tmp_path: Path) -> No
 def test_ratios() -> None:
     mine, others = [Rate(90.0, 1.0), Rate(100.0, 1.0), Rate(80.0, 1.0)], [Rate(100.0, 1.0)] * 3
     assert ratios(mine, others).median == pytest.approx(0.9)
+    slower = [Rate(1.0, 2.0), Rate(1.0, 3.0), Rate(1.0, 4.0)]
+    assert cpu_ratios(slower, [Rate(1.0, 2.0)] * 3).median == pytest.approx(1.5)

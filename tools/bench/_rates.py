@@ -129,3 +129,8 @@ def rates_in_turn(
 def ratios(mine: Sequence[Rate], others: Sequence[Rate]) -> Spread:
     """Of rates measured in turn."""
     return Spread.of(one.rows_per_second / other.rows_per_second for one, other in zip(mine, others, strict=True))
+
+
+def cpu_ratios(mine: Sequence[Rate], others: Sequence[Rate]) -> Spread:
+    """Of CPU time a row, likewise."""
+    return Spread.of(one.cpu_us / other.cpu_us for one, other in zip(mine, others, strict=True))

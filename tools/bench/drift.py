@@ -52,7 +52,7 @@ from easyrec_lite.streaming.drift import Detector, Measurement, WatchedBatch, Wi
 from easyrec_lite.terminal import main_guard, table
 from tools.bench._cases import Case, config_of, write_rows
 from tools.bench._common import Spread
-from tools.bench._rates import EDITS, batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, batches, cpu_ratios, rates_in_turn, ratios
 from tools.drift import Drift, inject
 
 WINDOW = 10_240
@@ -295,10 +295,9 @@ def throughput(rounds: int) -> None:
     lines = []
     for kind, rates in found.items():
         rows, cpu = (Spread.of(getattr(rate, name) for rate in rates) for name in ("rows_per_second", "cpu_us"))
-        cpu_ratio = Spread.of(one.cpu_us / other.cpu_us for one, other in zip(rates, found["without"], strict=True))
-        lines.append(
-            (kind, f"{rows.median:,.0f}", cpu.text(1), ratios(rates, found["without"]).text(), cpu_ratio.text())
-        )
+        others = found["without"]
+        texts = (ratios(rates, others).text(), cpu_ratios(rates, others).text())
+        lines.append((kind, f"{rows.median:,.0f}", cpu.text(1), *texts))
     heads = ("drift", "rows/s", "CPU us/row", "x rate", "x CPU")
     table(f"MultiTower, {rounds} rounds, median (quartiles)", heads, lines)
 

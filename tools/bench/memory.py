@@ -22,8 +22,7 @@ from easyrec_lite.terminal import main_guard, table
 from easyrec_lite.training import Callback, StepsResult, Trainer
 from tools.bench import _common
 from tools.bench._cases import MODELS, Case, config_of, write_rows
-from tools.bench._common import Spread
-from tools.bench._rates import EDITS, batches, rates_in_turn, ratios
+from tools.bench._rates import EDITS, batches, cpu_ratios, rates_in_turn, ratios
 
 _WITHOUT, _WITH = "given back", "kept"
 
@@ -76,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = rates_in_turn(builds, flags.rounds, lambda kind, rate: print(f"{kind}: {rate}", file=sys.stderr))
             results[model] = found
             for kind, rates in found.items():
-                cpu = Spread.of(one.cpu_us / other.cpu_us for one, other in zip(rates, found[_WITHOUT], strict=True))
-                count = _common.in_own_process(faults, model, data, kind)
-                lines.append((model, kind, f"{count:,.0f}", ratios(rates, found[_WITHOUT]).text(), cpu.text()))
+                count, others = _common.in_own_process(faults, model, data, kind), found[_WITHOUT]
+                texts = (ratios(rates, others).text(), cpu_ratios(rates, others).text())
+                lines.append((model, kind, f"{count:,.0f}", *texts))
     table("Freed memory", ("model", "memory", "page faults a step", "x rate", "x CPU"), lines)
     _common.keep(flags.json, "memory", {"rounds": flags.rounds, "models": results})
     return 0
