@@ -157,6 +157,8 @@ class DriftMonitor(Callback):
     def _take(self, batch: ObservedBatch) -> None:
         """A batch is about to be trained; called in the thread of the graph."""
         if self._next or self._ends_before(batch) or self._is_full():
+            if not self._next and not self._is_full():
+                self._measure_rows()
             self._next.append(batch)
             return
         known = math.isfinite(batch.newest)
@@ -181,6 +183,12 @@ class DriftMonitor(Callback):
             times=batch.times,
         )
         self._pending.append(self._worker.submit(self._detector.update, watched))
+        if self._is_full():
+            self._measure_rows()
+
+    def _measure_rows(self) -> None:
+        """Has the window measured while its last batch, or the one after it, is trained: the loop must not wait."""
+        self._pending.append(self._worker.submit(self._detector.measure_rows))
 
     def _ends_before(self, batch: ObservedBatch) -> bool:
         return bool(self._window_seconds) and math.isfinite(self._end) and batch.newest >= self._end

@@ -36,6 +36,7 @@ class ScriptedDetector:
         self.accepted: set[Key] = set()
         self.sums = np.zeros(3)  # batches, rows, positive labels
         self.window = np.zeros(3)
+        self.measured: np.ndarray | None = None  # the window, when its rows were
         type(self).instances.append(self)
 
     @property
@@ -43,13 +44,20 @@ class ScriptedDetector:
         return True
 
     def update(self, batch: WatchedBatch) -> None:
-        self.window += [1, batch.rows, sum(float(label.sum()) for label in batch.labels.values())]
+        positive = sum(float(label.sum()) for label in batch.labels.values())
+        self.window = np.add(self.window, [1, batch.rows, positive])
+
+    def measure_rows(self) -> None:
+        assert self.window[0], "a window without batches"
+        self.measured = self.window
 
     def end_window(self, facts: WindowFacts) -> list[Measurement]:
+        assert self.measured is None or self.measured is self.window, "there came a batch after that"
         assert self.window[1] == facts.to_row - facts.from_row
         assert self.window[0] == facts.to_step - facts.from_step
         type(self).facts.append(facts)
         self.sums, self.window = self.sums + self.window, np.zeros(3)
+        self.measured = None
         if facts.to_row in self.skipped:
             return []
         found = []

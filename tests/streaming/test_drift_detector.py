@@ -50,8 +50,11 @@ PROFILE = profile_of(everything(np.random.default_rng(100 + number), number=numb
 REFERENCES = ({"reference_first_windows": 3}, {"reference_half_life_windows": 2.0}, {"reference_statistics": "x"})
 
 
-def run(fields, cuts=()):
-    """All measurements, where the detector is saved and restored after the batches in `cuts`."""
+def run(fields, cuts=(), ahead=False):
+    """All measurements, where the detector is saved and restored after the batches in `cuts`.
+
+    `ahead`: the rows are measured before the end of the window, too.
+    """
     profile = PROFILE if "reference_statistics" in fields else None
     detector, found = Detector(config(sigmas=3.0, **fields), profile), []
     for number, one in enumerate(BATCHES):
@@ -61,6 +64,8 @@ def run(fields, cuts=()):
         if number in cuts:
             detector = restored(detector, fields, profile)
         if number % 2:
+            if ahead:
+                detector.measure_rows()
             found.append(detector.end_window(facts(number // 2)))
             if -number in cuts:
                 detector = restored(detector, fields, profile)
@@ -76,6 +81,11 @@ def restored(detector, fields, profile):
 
 
 WHOLE = {str(fields): run(fields) for fields in REFERENCES}
+
+
+@pytest.mark.parametrize("fields", REFERENCES, ids=str)
+def test_rows_measured_ahead_change_nothing(fields):
+    assert run(fields, ahead=True) == WHOLE[str(fields)]
 
 
 @pytest.mark.parametrize("fields", REFERENCES, ids=str)

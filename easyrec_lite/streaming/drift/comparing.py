@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from easyrec_lite.streaming.drift.clock import UNTIMED
 from easyrec_lite.streaming.drift.layout import Floats, Layout, ratio
 from easyrec_lite.streaming.drift.usual import Cells, Expected, Usual
 
@@ -91,7 +92,8 @@ Usually = tuple[Expected, Expected]  # with effects of the days and without: the
 def expectations(cells: Cells, usual: Usual) -> Usually:
     """What is usual for a window."""
     one = usual.expect(cells)
-    return one, one if usual.sure_of_days else usual.expect(cells, days=False)
+    is_sure = usual.sure_of_days or all(cell == UNTIMED for cell in cells)
+    return one, one if is_sure else usual.expect(cells, days=False)
 
 
 def joined(one: Usually, other: Usually, usual: Usual) -> Usually:
@@ -100,17 +102,25 @@ def joined(one: Usually, other: Usually, usual: Usual) -> Usually:
     return first, first if one[1] is one[0] else usual.join(one[1], other[1])
 
 
-def compare(found: Floats, expected: Usually, usual: Usual, spread: Spread) -> Compared:
-    """Compares the counts of a window, or of two as one, with the nearer of what is usual."""
-    one = _compare(found, expected[0], usual, spread)
+def compare(found: Floats, expected: Usually, usual: Usual, spread: Spread, *, distributions: bool = True) -> Compared:
+    """Compares the counts of a window, or of two as one, with the nearer of what is usual.
+
+    Args:
+        found: the counts.
+        expected: what is usual.
+        usual: the reference.
+        spread: of windows.
+        distributions: compare these too, not only the rates; else their numbers mean nothing.
+    """
+    one = _compare(found, expected[0], usual, spread, distributions)
     if expected[1] is expected[0]:
         return one
-    other = _compare(found, expected[1], usual, spread)
+    other = _compare(found, expected[1], usual, spread, distributions)
     nearer = other.sigmas < one.sigmas
     return Compared(*(np.where(nearer, b, a) for a, b in zip(one, other, strict=True)))
 
 
-def _compare(found: Floats, expected: Expected, usual: Usual, spread: Spread) -> Compared:
+def _compare(found: Floats, expected: Expected, usual: Usual, spread: Spread, distributions: bool) -> Compared:
     layout = usual.layout
     sizes = found[layout.width :]
     known = (sizes > 0) & (usual.total[layout.width :] > 0)
@@ -126,7 +136,7 @@ def _compare(found: Floats, expected: Expected, usual: Usual, spread: Spread) ->
         error = np.sqrt(variance * noise[:rates] + doubt)
         far = np.abs(mean - usual_mean)
         sigmas[:rates] = np.where(error > 0, ratio(far, error), np.where(far > 0, np.inf, 0.0))
-    if rates < len(sizes):
+    if distributions and rates < len(sizes):
         index, freedom = _indices(found, expected.counts, dependence[rates:], layout)
         freedom = np.maximum(freedom, 1.0)
         value[rates:] = np.maximum(index - freedom * noise[rates:] - expected.unknown[rates:], 0.0)

@@ -13,7 +13,7 @@ from easyrec_lite.features import Profile
 from easyrec_lite.features.sketches import CYCLE_BUCKETS, SLOTS, slots_of
 from easyrec_lite.streaming.drift import comparing
 from easyrec_lite.streaming.drift.clock import UNTIMED
-from easyrec_lite.streaming.drift.comparing import Compared, Spread, Usually, totals
+from easyrec_lite.streaming.drift.comparing import Spread, Usually, totals
 from easyrec_lite.streaming.drift.counting import EdgeValues, IdSample, bin_counts, edges_of
 from easyrec_lite.streaming.drift.judging import Judge, first_breach
 from easyrec_lite.streaming.drift.layout import NUMBER_BINS, FlatBatch, Floats, Layout
@@ -103,8 +103,12 @@ class CountWatch:
             usual_before = comparing.expectations(self._before, self._usual)
             spans.append(before + now)
             usually.append(comparing.joined(usual_before, usual, self._usual))
-        results = [self._compare(found, one) for found, one in zip(spans, usually, strict=True)]
-        recent = [self._compare(found, self._recent.adjusted(one)) for found, one in zip(spans, usually, strict=True)]
+        reference = self._usual, self._spread
+        results = [comparing.compare(found, one, *reference) for found, one in zip(spans, usually, strict=True)]
+        recent = [  # it knows rates
+            comparing.compare(found, self._recent.adjusted(one), *reference, distributions=False)
+            for found, one in zip(spans, usually, strict=True)
+        ]
         lately = self._recent.known
         known, breached = results[0].known, np.zeros(len(learning), np.bool_)
         unknowable = np.zeros(len(learning), np.bool_)
@@ -125,9 +129,6 @@ class CountWatch:
             self._learn_course((before, now), (usual_before, usual), learning, breached)
         self._learn(learning, breached, now[self.layout.width :] > 0)
         return measurements
-
-    def _compare(self, found: Floats, usually: Usually) -> Compared:
-        return comparing.compare(found, usually, self._usual, self._spread)
 
     def _learn_course(
         self, counts: tuple[Floats, Floats], usual: tuple[Usually, Usually], learning: Bits, breached: Bits

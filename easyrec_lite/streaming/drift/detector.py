@@ -60,6 +60,8 @@ class Detector:
     def _reset(self) -> None:
         self._rows = self._ended = 0  # rows and windows since the start of the run
         self._window_rows = 0
+        # Of the rows of the window that is about to end: what was counted, and shares.
+        self._measured: tuple[list[Measurement], list[Measurement]] | None = None
         self._levels = LevelWatch(self._windows, self._half_life)
         self._repeats = Repeats()
 
@@ -82,6 +84,7 @@ class Detector:
     def _begin_window(self) -> None:
         assert self._layout is not None
         self._window_rows = 0
+        self._measured = None
         self._unseen, self._known = (np.zeros(len(self._layout.ids)) for _ in range(2))
 
     def _tell(self, what: str) -> None:
@@ -134,18 +137,27 @@ class Detector:
 
     # ---- windows
 
-    def end_window(self, facts: WindowFacts) -> list[Measurement]:
-        """Ends the window and measures it; what is usual but still being learned is left out."""
+    def measure_rows(self) -> None:
+        """Measures the rows of the window, all of which are there: most of the work of `end_window`, ahead of it."""
         layout = self._layout
         if layout is None or not self._window_rows:
+            return
+        shares = self._levels.end_window(self._shares(layout), self._judge)
+        shares = [self._with_ids(found, layout) for found in shares]
+        breached = {found.subject for found in shares if found.breached and found.check == "unseen_rate"}
+        self._seen.end_window(np.array([name in breached for name in layout.ids], np.bool_))
+        self._measured = self._counts.end_window(self._judge), shares
+
+    def end_window(self, facts: WindowFacts) -> list[Measurement]:
+        """Ends the window and measures it; what is usual but still being learned is left out."""
+        if self._measured is None:
+            self.measure_rows()
+        if self._measured is None:
             return []
         traffic = 1.0 if facts.event_time is None else self._traffic(*facts.event_time)
-        numbers = self._levels.samples(facts, self._window_rows, traffic, self._traffic.known) + self._shares(layout)
-        levels = self._levels.end_window(numbers, self._judge)
-        levels = [self._with_ids(found, layout) for found in levels]
-        breached = {found.subject for found in levels if found.breached and found.check == "unseen_rate"}
-        self._seen.end_window(np.array([name in breached for name in layout.ids], np.bool_))
-        measurements = self._counts.end_window(self._judge) + levels
+        numbers = self._levels.samples(facts, self._window_rows, traffic, self._traffic.known)
+        counts, shares = self._measured
+        measurements = counts + self._levels.end_window(numbers, self._judge) + shares
         self._ended += 1
         self._begin_window()
         return measurements
