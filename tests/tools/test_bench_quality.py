@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tools.bench import _common, movielens, taobao
+from tools.bench import _common, movielens, parity, taobao
 from tools.bench._common import BenchError
 from tools.bench.movielens import Runs
 from tools.bench.taobao import Ranked, Retrieved
@@ -141,3 +142,33 @@ def test_movielens_is_trained(tmp_path):
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
     runs = movielens.run(_common.SAMPLES / "deepfm_movielens.config", tmp_path, [1])
     assert 0.3 < runs.auc[0] < 1
+
+
+# ---- Parity
+
+
+def test_parity_is_measured_of_every_sample_on_files():
+    there = {path.stem for path in _common.SAMPLES.glob("*.config") if not path.stem.endswith("_stream")}
+    assert {f"{model}_{data}" for data, models in parity.SAMPLES.items() for model in models} == there
+
+
+def test_a_parity_report_is_read(tmp_path, monkeypatch, capsys):
+    def python(arguments):
+        assets = Path(arguments[arguments.index("--export_dir") + 1]) / "1" / "assets"
+        assets.mkdir(parents=True)
+        found = [{"way": "user, score", "output": name, "absolute": size} for name, size in (("a", 2e-6), ("b", 3e-7))]
+        (assets / "parity.json").write_text(json.dumps({"rows": 7, "requests": 3, "differences": found}))
+
+    monkeypatch.setattr(_common, "train", lambda *arguments: {})
+    monkeypatch.setattr(_common, "python", python)
+    assert parity.main(["--taobao", str(tmp_path), "--rows", "7"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["din_taobao", "7", "3", "2.0e-06"] in lines
+    assert len(lines) == 3 + len(parity.SAMPLES["taobao"])
+
+
+def test_parity_needs_rows(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parity.main([])
+    assert ended.value.code == 2
+    assert "--taobao DIR" in capsys.readouterr().err

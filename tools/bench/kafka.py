@@ -55,7 +55,7 @@ SOURCES = {  # name: (format, rows a message, client)
     "Arrow x 100, confluent": ("arrow", 100, "CONFLUENT"),
 }
 _FORMATS = {"csv": "CSV", "arrow": "ARROW"}
-_READ = 64  # batches that are read alone
+_READ, _READ_ROUNDS = 64, 3  # batches that are read alone, and how often
 
 
 def config(model: str, case: Case, source: str, data: Path, server: str, folder: Path) -> PipelineConfig:
@@ -78,7 +78,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
 
 def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
     """Reads what the model needs, and does nothing with it; in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the last batch may yet enter the ledger
         settings = config(model, case, source, data, server, Path(folder)).message
         rows = _runs.training_source(settings, Recommender(settings, tables=False), Path(folder))
         with input_errors(rows):
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 builds = {source: partial(config, model, case, source, data, server) for source in sources}
                 trained = rates_in_turn(builds, flags.rounds, partial(_say, model))
                 alone: dict[str, list[Rate]] = {source: [] for source in sources}
-                for source in sources * flags.rounds:
+                for source in sources * min(flags.rounds, _READ_ROUNDS):
                     alone[source].append(_common.in_own_process(read, model, case, source, data, server))
                 results[model] = {"trained": trained, "alone": alone}
                 show(model, sources, trained, alone)
