@@ -155,12 +155,11 @@ def show(model: str, sources: Sequence[str], trained: dict[str, list[Rate]], alo
     for source in sources:
         rate, reading = (Spread.of(one.rows_per_second for one in rates[source]) for rates in (trained, alone))
         cpu, reading_cpu = (Spread.of(one.cpu_us for one in rates[source]) for rates in (trained, alone))
+        reading_parquet = Spread.of(one.cpu_us for one in alone["Parquet"]).median
         shares = []
-        for step, parquet, read_here, read_parquet in zip(
-            trained[source], trained["Parquet"], alone[source], alone["Parquet"], strict=True
-        ):
-            cpu_bound = cores * 1e6 / (parquet.cpu_us - read_parquet.cpu_us + read_here.cpu_us)
-            shares.append(step.rows_per_second / min(cpu_bound, read_here.rows_per_second))
+        for step, parquet in zip(trained[source], trained["Parquet"], strict=True):
+            cpu_bound = cores * 1e6 / (parquet.cpu_us - reading_parquet + reading_cpu.median)
+            shares.append(step.rows_per_second / min(cpu_bound, reading.median))
         rows.append(
             (
                 source,

@@ -64,7 +64,7 @@ def run(model: str, data: str, folder: Path, rows: int) -> Parity:
         model_dir, export_dir = Path(place) / "model", Path(place) / "export"
         edits = (f"train_config.num_steps={_STEPS}", "eval_config.num_examples=10000", *_EDITS[data])
         _common.train(_common.SAMPLES / f"{sample}.config", model_dir, train_path, eval_path, edits)
-        flags = ["--model_dir", model_dir, "--export_dir", export_dir, "--parity_rows", str(rows)]
+        flags = ("--model_dir", model_dir, "--export_dir", export_dir, "--parity_rows", str(rows))
         _common.python(["-m", "easyrec_lite.export", *flags])
         (version,) = export_dir.iterdir()
         report = json.loads((version / "assets" / PARITY).read_text(encoding="utf-8"))
