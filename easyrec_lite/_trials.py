@@ -6,6 +6,7 @@ import gc
 import hashlib
 import importlib
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -63,7 +64,8 @@ def work(search: Search, parent: int, threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     study = SharedStudy(search.storage, search.study, space, search.seed, parent)
     runner = TrialRunner(study, base, search.directory)
-    while search.end is None or time.time() < search.end:
+    # One without its parent is about to be ended: what other orphans left is not for it to begin.
+    while os.getppid() == parent and (search.end is None or time.time() < search.end):
         trial = study.take(search.trials)
         if trial is not None:
             with study.alive(trial):
