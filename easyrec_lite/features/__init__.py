@@ -1,10 +1,11 @@
 """Features: raw columns to ids and numbers, the same in training and in serving.
 
 features = build_features(config)
-encoded = {name: feature.encode(columns) for name, feature in features.items()}
+encoded = encode_features(features, columns)
 """
 
 from easyrec_lite.features.base import Column, Columns, Encoded, Feature, Ids, Numbers
+from easyrec_lite.features.encoding import encode_features
 from easyrec_lite.features.labels import Labels
 from easyrec_lite.features.profile import FeatureProfile, IdProfile, LabelProfile, NumberProfile, Profile
 from easyrec_lite.features.registry import FEATURE_TYPES, build_features, check
@@ -27,4 +28,5 @@ __all__ = [
     "Statistics",
     "build_features",
     "check",
+    "encode_features",
 ]

@@ -17,25 +17,28 @@ class IdFeature(Feature):
 
     '' is missing. So is, with `num_buckets`, a string that is no integer and the integer -1.
 
+    Attributes:
+        mapping: of the column's cells.
+
     Raises:
         ConfigError: (from `encode`) the column holds lists.
     """
 
     def __init__(self, config: feature_pb2.FeatureConfig) -> None:
         super().__init__(config)
-        self._mapping = id_mapping(config)
-        self.num_ids = self._mapping.num_ids
+        self.mapping = id_mapping(config)
+        self.num_ids = self.mapping.num_ids
 
     def encode(self, columns: Columns) -> Ids:
         """See Feature."""
         column = columns[self.inputs[0]]
         if isinstance(column, tf.RaggedTensor):
             raise ConfigError([Problem(f"{self.path}.feature_type", "IdFeature of a column of lists", "TagFeature")])
-        return Ids(self._mapping.cells(column))
+        return Ids(self.mapping.cells(column))
 
     def count_unknown(self, columns: Columns) -> tf.Tensor:
         """See Feature."""
-        return tf.math.count_nonzero(self._mapping.unknown(columns[self.inputs[0]]))
+        return tf.math.count_nonzero(self.mapping.unknown(columns[self.inputs[0]]))
 
     @classmethod
     def problems(cls, config: feature_pb2.FeatureConfig, types: ColumnTypes) -> Iterable[Problem]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Self
 
+import numpy as np
 import tensorflow as tf
 
 from easyrec_lite.config import ConfigError, Problem
@@ -25,9 +27,20 @@ class IdMapping(tf.Module, abc.ABC):
 
     Attributes:
         num_ids: number of ids.
+        kind: equal for mappings that `joined` can put together; None where there is no gain in it.
     """
 
     num_ids: int
+
+    @property
+    def kind(self) -> Hashable:
+        """See the class."""
+        return None
+
+    @classmethod
+    def joined(cls, mappings: Sequence[Self]) -> IdMapping:
+        """The mapping of a matrix whose row i `mappings[i]` would map, all of one kind."""
+        return mappings[0]
 
     @abc.abstractmethod
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
@@ -62,6 +75,11 @@ class HashBuckets(IdMapping):
         self.num_ids = num_ids
         self._precision = precision
         self._path = path
+
+    @property
+    def kind(self) -> Hashable:
+        """See IdMapping."""
+        return type(self), self.num_ids, self._precision
 
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
         """See IdMapping."""
@@ -109,11 +127,27 @@ class Buckets(IdMapping):
     """Integers as they are; outside 0 .. num_ids-1 the id is 0, as in EasyRec.
 
     A string that is no integer has no id (-1), and so has the integer -1 where a column holds one value a row.
+
+    Args:
+        num_ids: number of ids.
+        limits: numbers of ids by row, for a matrix of columns; one for all if empty.
     """
 
-    def __init__(self, num_ids: int) -> None:
+    def __init__(self, num_ids: int, limits: Sequence[int] = ()) -> None:
         super().__init__(name="buckets")
         self.num_ids = num_ids
+        self._limits = np.reshape(np.array(limits, np.int64), [-1, 1]) if limits else num_ids
+
+    @property
+    def kind(self) -> Hashable:
+        """See IdMapping."""
+        return type(self)
+
+    @classmethod
+    def joined(cls, mappings: Sequence[Self]) -> IdMapping:
+        """See IdMapping."""
+        limits = [mapping.num_ids for mapping in mappings]
+        return Buckets(max(limits), limits)
 
     def tokens(self, values: tf.Tensor) -> tf.Tensor:
         """See IdMapping."""
@@ -138,7 +172,7 @@ class Buckets(IdMapping):
         return tf.not_equal(values, "") & (~valid | (outside & tf.not_equal(numbers, -1)))
 
     def _inside(self, numbers: tf.Tensor) -> tf.Tensor:
-        return (numbers >= 0) & (numbers < self.num_ids)
+        return (numbers >= 0) & (numbers < self._limits)
 
 
 def id_mapping(config: feature_pb2.FeatureConfig) -> IdMapping:

@@ -10,6 +10,7 @@ from easyrec_lite.layers.batch_norm import BatchNorm
 from easyrec_lite.layers.dense import Dense
 from easyrec_lite.layers.dropout import Dropout
 from easyrec_lite.layers.fm import FM
+from easyrec_lite.layers.folding import folded_batch_norms
 from easyrec_lite.layers.mlp import MLP
 from easyrec_lite.layers.mmoe import MMoE
 from easyrec_lite.layers.sampling_frequency import SamplingFrequency
@@ -42,5 +43,6 @@ __all__ = [
     "apply",
     "as_tensor",
     "concat",
+    "folded_batch_norms",
     "segments",
 ]

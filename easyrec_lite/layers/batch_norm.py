@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from easyrec_lite.layers.sided import Sided
+
+Remaining: TypeAlias = Literal["all", "shift", "nothing"]
 
 _WARMUP_STEPS = 9.0
 
@@ -33,6 +35,9 @@ class BatchNorm(keras.layers.Layer):
         epsilon: added to the variance.
         center: learn an offset (beta).
         scale: learn a factor (gamma).
+
+    Attributes:
+        remaining: what of it the layers beside it don't do, at inference; see `folding`. Of the shift, beta is all.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class BatchNorm(keras.layers.Layer):
         self.epsilon = epsilon
         self.center = center
         self.scale = scale
+        self.remaining: Remaining = "all"
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -71,23 +77,33 @@ class BatchNorm(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[..., D] -> [..., D]; with training, by the batch's moments, which also move the averages."""
+        if not training:
+            if self.remaining == "nothing":
+                return x
+            if self.remaining == "shift":
+                return tf.nn.bias_add(x, tf.convert_to_tensor(self.beta))
+            factor, shift = self.affine()
+            return x * factor + shift
         gamma = tf.ones_like(self.moving_mean) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(self.moving_mean) if self.beta is None else tf.convert_to_tensor(self.beta)
-        if not training:
-            factor = gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
-            return x * factor + (beta - self.moving_mean * factor)
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             tf.reshape(x, [1, -1, 1, x.shape[-1]]), gamma, beta, epsilon=self.epsilon, is_training=True
         )
         self._update(mean, variance, empty=tf.equal(tf.size(x), 0))
         return tf.reshape(y, tf.shape(x))
 
-    def call_sided(self, x: Sided, **_: Any) -> Sided:
-        """The same column by column, at inference: every part keeps its side."""
+    def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """What it is at inference: the factor and the shift of each column, [D] each."""
         factor = tf.math.rsqrt(self.moving_variance + self.epsilon)
         factor = factor if self.gamma is None else factor * self.gamma
         shift = -self.moving_mean * factor
-        shift = shift if self.beta is None else shift + self.beta
+        return factor, shift if self.beta is None else shift + self.beta
+
+    def call_sided(self, x: Sided, **_: Any) -> Sided:
+        """The same column by column, at inference: every part keeps its side."""
+        if self.remaining == "nothing":
+            return x
+        factor, shift = self.affine()
         columns = zip(x.parts, x.by_columns(factor), x.by_columns(shift), strict=True)
         return Sided(tuple((side, part * f + s) for (side, part), f, s in columns))
 

@@ -101,6 +101,12 @@ class MLP(keras.layers.Layer):
         """The dense kernels, for L2 regularisation; empty until built."""
         return [dense.kernel for dense in self.denses if dense.built]
 
+    @property
+    def normed(self) -> list[tuple[Dense, BatchNorm]]:
+        """The dense layers whose outputs are normalised as they are, each with its norm."""
+        pairs = zip(self.denses, self._after, strict=True)
+        return [(dense, after[0]) for dense, after in pairs if isinstance(after[0], BatchNorm)]
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables of all units."""
         shape = tuple(input_shape)

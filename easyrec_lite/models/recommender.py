@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from easyrec_lite import losses
 from easyrec_lite.embeddings import Concat, EmbeddingCollection, Plan, Request, StoredRows, build_row_optimizer
-from easyrec_lite.features import Columns, Encoded, Ids, Labels, Numbers, build_features
+from easyrec_lite.features import Columns, Encoded, Ids, Labels, Numbers, build_features, encode_features
 from easyrec_lite.layers import Side
 from easyrec_lite.models.base import Targets
 from easyrec_lite.models.groups import FeatureGroups, without_sides
@@ -67,6 +67,7 @@ class Recommender(tf.Module):
         builder = LayoutBuilder(config, every_feature, wide_dim, None if training else self.sides)
         self.features = {name: every_feature[name] for name in builder.used_features}
         self.layouts = builder.layouts
+        self._together = [request.features for request in builder.requests if isinstance(request, Concat)]
         row_optimizer, dense_decay = build_row_optimizer(config.train_config.optimizer_config[0])
         self.row_slots = row_optimizer.slots  # state kept beside each weight in training
         optimizer = row_optimizer if training else None
@@ -101,7 +102,7 @@ class Recommender(tf.Module):
 
     def encode_features(self, columns: Columns) -> dict[str, Encoded]:
         """Ids and numbers by feature."""
-        return {name: feature.encode(columns) for name, feature in self.features.items()}
+        return encode_features(self.features, columns, self._together)
 
     def encode(self, columns: Columns, targets: bool = True, distinct: bool = True) -> Batch:
         """Everything that can be done before the step, in pure TF ops.
@@ -164,10 +165,9 @@ class Recommender(tf.Module):
         """
         rows = request_rows(columns, self.user_columns)
         whole = repeated(columns, self.user_columns, rows)  # for what reads both sides, such as crosses
-        encoded = {
-            name: feature.encode(whole if self.sides[name] is Side.BOTH else columns)
-            for name, feature in self.features.items()
-        }
+        crosses = {name: feature for name, feature in self.features.items() if self.sides[name] is Side.BOTH}
+        others = {name: feature for name, feature in self.features.items() if name not in crosses}
+        encoded = encode_features(others, columns, self._together) | encode_features(crosses, whole)
         batch = self.assemble(encoded, columns, targets=False, distinct=False)
         outputs = self.collection.outputs(weights, batch.plan)
         output_sides = [self.sides[_features_of(request)[0]] for request in self.collection.requests]

@@ -12,6 +12,7 @@ from typing import Any
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, atomic_directory
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.features import Columns
+from easyrec_lite.layers import folded_batch_norms
 from easyrec_lite.models import Recommender
 from easyrec_lite.protos import export_pb2, pipeline_pb2
 from easyrec_lite.serving.columns import ServedColumn, served_columns
@@ -68,10 +69,11 @@ def export_model(
     separator = None if config.export_config.multi_placeholder else config.data_config.separator
     version = version if version is not None else next_version(export_dir)
     cache = _cache_options(config, columns)
-    module = ServingModule(recommender, columns, separator, version, cache, table_type(config))
     target = export_dir / str(version)
     with atomic_directory(target) as temporary:
-        module.save(temporary)
+        with folded_batch_norms(recommender.groups, recommender.model):
+            module = ServingModule(recommender, columns, separator, version, cache, table_type(config))
+            module.save(temporary)
         assets = temporary / "assets"
         assets.mkdir(exist_ok=True)
         (assets / CONFIG).write_text(config_text)

@@ -157,9 +157,6 @@ class ServingModule(tf.Module):
         def tiled(inputs: Tensors) -> Tensors:
             return _with_text(self._predict(_checked(inputs, ())))
 
-        def default(inputs: Tensors) -> Tensors:
-            return self._either(_checked(inputs, self._user))
-
         def from_text(inputs: Tensors) -> Tensors:
             return _with_text(self._predict(split_single_input(inputs[SINGLE_INPUT], self._columns, separator or ",")))
 
@@ -171,22 +168,25 @@ class ServingModule(tf.Module):
         elif self._predict_request is None:
             self.functions[DEFAULT] = self.functions[TILED]
         else:
-            self.functions[DEFAULT] = _function(default, specs)
+            self.functions[DEFAULT] = _function(self._either, specs)
 
     def _either(self, inputs: Tensors) -> Tensors:
         """By the graph for one user if the user's columns have one row each, else by that for all rows."""
-        rows = tf.shape(inputs[self._items[0].name])[0]
         user = frozenset(column.name for column in self._user)
+        counts, names = _row_counts(inputs)
+        rows = counts[names.index(self._items[0].name)]
+        one = tf.reduce_all(counts == tf.where([name in user for name in names], 1, rows))
 
         def one_user() -> Tensors:
-            fixed = {name: x[:1] if name in user else x for name, x in inputs.items()}
+            fixed = {name: tf.identity(x) for name, x in inputs.items()}
+            for name in user:
+                fixed[name].set_shape([1])
             return {name: repeat_row(x, rows) for name, x in _with_text(self._predict_request(fixed)).items()}
 
         def any_users() -> Tensors:
-            return _with_text(self._predict(repeated(inputs, user, rows)))
+            return _with_text(self._predict(repeated(_checked(inputs, self._user), user, rows)))
 
-        counts = tf.stack([tf.shape(inputs[column.name])[0] for column in self._user])
-        return tf.cond(tf.reduce_all(counts == 1), one_user, any_users)
+        return tf.cond(one, one_user, any_users)
 
     # ---- two towers
 
@@ -287,15 +287,27 @@ def _function(python: Callable[[Tensors], Tensors], specs: Mapping[str, tf.Tenso
 def _checked(inputs: Tensors, user: Sequence[ServedColumn]) -> dict[str, tf.Tensor]:
     """The inputs, once they are seen to have N rows each, those of `user` 1 or N."""
     single = frozenset(column.name for column in user)
-    names = sorted(inputs, key=lambda name: name in single)
-    counts = tf.stack([tf.shape(inputs[name])[0] for name in names])
-    alone = tf.constant([name in single for name in names])
-    fits = tf.reduce_all((counts == counts[0]) | (alone & (counts == 1)))
+    counts, names = _row_counts(dict(sorted(inputs.items(), key=lambda item: item[0] in single)))
+    alone = [name in single for name in names]
+    fits = tf.reduce_all((counts == counts[alone.index(False)]) | (tf.constant(alone) & (counts == 1)))
     expected = "one number of rows for all" + (", or 1 for all of the user's" if single else "")
     found = tf.strings.join([tf.constant(names), tf.strings.as_string(counts)], ": ")
     message = f"The columns of a request have different numbers of rows; expected {expected}. Found:"
-    with tf.control_dependencies([tf.debugging.Assert(fits, [message, found], summarize=1000)]):
-        return {name: tf.identity(tensor) for name, tensor in inputs.items()}
+    # The operation itself: `tf.debugging.Assert` would put it into a branch of its own.
+    check = tf.raw_ops.Assert(condition=fits, data=[message, found], summarize=1000)
+    with tf.control_dependencies([check]):
+        return dict(zip(inputs, tf.identity_n(list(inputs.values())), strict=True))
+
+
+def _row_counts(inputs: Tensors) -> tuple[tf.Tensor, list[str]]:
+    """Numbers of rows `[columns]`, and the columns that they are of, by few operations."""
+    names: list[str] = []
+    counts: list[tf.Tensor] = []
+    for dtype in sorted({x.dtype for x in inputs.values()}, key=lambda dtype: dtype.name):
+        of_type = [name for name, x in inputs.items() if x.dtype == dtype]
+        names += of_type
+        counts += tf.shape_n([inputs[name] for name in of_type])
+    return tf.concat(counts, axis=0), names
 
 
 def _typical_values(column: ServedColumn, separator: str) -> tf.Tensor:

@@ -100,14 +100,15 @@ class UserCache(tf.Module):
 
 def serialised(columns: Sequence[tf.Tensor]) -> tf.Tensor:
     """One row of columns `[1]` as a scalar string; different rows give different strings."""
-    parts: list[tf.Tensor] = []
-    for column in columns:
-        cell = column[0]
-        if cell.dtype.is_floating:
-            cell = tf.bitcast(cell, tf.int32 if cell.dtype == tf.float32 else tf.int64)
-        text = cell if cell.dtype == tf.string else tf.strings.as_string(cell)
-        parts += [tf.strings.as_string(tf.strings.length(text)), tf.constant(":"), text]
-    return tf.strings.join(parts)
+    texts: list[tf.Tensor] = []
+    for dtype in sorted({column.dtype for column in columns}, key=lambda dtype: dtype.name):
+        cells = tf.concat([column for column in columns if column.dtype == dtype], axis=0)
+        if dtype.is_floating:
+            cells = tf.bitcast(cells, tf.int32 if dtype == tf.float32 else tf.int64)
+        texts.append(cells if dtype == tf.string else tf.strings.as_string(cells))
+    every = tf.concat(texts, axis=0)
+    lengths = tf.strings.as_string(tf.strings.length(every))
+    return tf.strings.reduce_join(tf.strings.join([lengths, every], separator=":"))
 
 
 def _hashes(key: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:

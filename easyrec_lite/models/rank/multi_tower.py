@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from easyrec_lite.config import WARNING, Problem
-from easyrec_lite.layers import BatchNorm, apply, concat
+from easyrec_lite.layers import MLP, BatchNorm, apply, concat
 from easyrec_lite.models.base import Model, require_groups
 from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config, pooled
 from easyrec_lite.models.layout import GroupLayout
@@ -58,8 +58,8 @@ class MultiTower(Model):
 
     def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
         super().__init__(config, layouts)
-        self.norms: dict[str, keras.layers.Layer] = {}
-        self.towers: dict[str, keras.layers.Layer] = {}
+        self.norms: dict[str, BatchNorm] = {}
+        self.towers: dict[str, MLP] = {}
         for tower in self.params.towers:
             if tower.dnn.use_bn:
                 self.norms[tower.input] = BatchNorm(name=f"{tower.input}_input_bn")
@@ -72,6 +72,11 @@ class MultiTower(Model):
         }
         self.final_dnn = mlp_from_config(self.params.final_dnn, "final_dnn")
         self.output_layer = keras.layers.Dense(1, name="output")
+
+    @property
+    def normed_inputs(self) -> list[tuple[BatchNorm, MLP]]:
+        """The batch norms at the towers' inputs, for exports; see `layers.folding`."""
+        return [(norm, self.towers[name]) for name, norm in self.norms.items()]
 
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
         """See Model.call."""
