@@ -28,8 +28,11 @@ class SequenceAttention(keras.layers.Layer):
 
     def call(self, values: tf.Tensor, row_splits: tf.Tensor) -> tf.Tensor:
         """Values [N, D], row_splits [B + 1] -> [B, D]."""
+        scores = tf.matmul(values, tf.convert_to_tensor(self.kernel))
+        if row_splits.shape[0] == 2:  # one row, known to be one: a user's, in serving
+            return tf.matmul(tf.nn.softmax(scores, axis=0), values, transpose_a=True)
         ids, rows = segments.row_ids(row_splits), segments.num_rows(row_splits)
-        scores = tf.squeeze(tf.matmul(values, tf.convert_to_tensor(self.kernel)), axis=1)
+        scores = tf.squeeze(scores, axis=1)
         weights = segments.segment_softmax(scores, ids, rows)
         return segments.segment_sum(weights[:, None] * values, ids, rows)
 

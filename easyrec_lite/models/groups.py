@@ -181,6 +181,7 @@ class FeatureGroups(keras.layers.Layer):
             number_sides: of `numbers`.
             rows: N.
         """
+        outputs = [_one_row(x) if side is Side.USER else x for x, side in zip(outputs, output_sides, strict=True)]
         groups: dict[str, GroupInput] = {}
         for layout in self.layouts.values():
             if layout.histories:
@@ -307,10 +308,14 @@ def _steps_by_side(
         else outputs[place]
         for place in spec.history
     }
-    values, row_splits = _steps(spec, steps)
-    if side is Side.USER:
-        row_splits = tf.ensure_shape(row_splits, [2])  # what is ragged does not know its rows
-    return SequenceOutput(values, row_splits), side
+    return _steps(spec, steps), side
+
+
+def _one_row(output: tf.Tensor | SequenceOutput) -> tf.Tensor | SequenceOutput:
+    """The user's one row: what is ragged does not know its rows."""
+    if isinstance(output, tf.Tensor):
+        return output
+    return SequenceOutput(output.values, tf.ensure_shape(output.row_splits, [2]))
 
 
 def _history(spec: AttentionSpec, outputs: list[tf.Tensor | SequenceOutput]) -> History:
