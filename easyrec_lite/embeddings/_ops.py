@@ -97,12 +97,11 @@ def distinct_rows(parts: Sequence[tf.Tensor], dtype: tf.DType) -> tuple[tf.Tenso
     return distinct, [tf.reshape(piece, tf.shape(part)) for piece, part in zip(pieces, parts, strict=True)]
 
 
-def columns(matrix: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
-    """The columns `places` of a matrix; a plain slice where they are neighbours."""
+def transposed(matrix: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
+    """The rows `places` of a matrix, as columns."""
     first, last = places[0], places[-1] + 1
-    if list(places) != list(range(first, last)):
-        return tf.gather(matrix, places, axis=1)
-    return matrix if last - first == matrix.shape[1] else matrix[:, first:last]
+    neighbours = list(places) == list(range(first, last))
+    return tf.transpose(matrix[first:last] if neighbours else tf.gather(matrix, places))
 
 
 def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:

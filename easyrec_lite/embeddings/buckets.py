@@ -75,7 +75,7 @@ class Bucket:
         return self.row_dtype, self.dense, self.bags
 
     def dense_place(self, feature: str, table: str) -> int:
-        """The column of a single-valued lookup in the first part of `row_numbers`."""
+        """The row of a single-valued lookup in the first part of `row_numbers`."""
         return self._place(self.dense, feature, table)
 
     def bag_place(self, feature: str, table: str) -> int:
@@ -87,26 +87,25 @@ class Bucket:
         return next(i for i, lookup in enumerate(lookups) if (lookup.feature, lookup.offset) == (feature, offset))
 
     def row_numbers(self, encoded: Mapping[str, Ids]) -> list[tf.Tensor]:
-        """Row numbers in the variable: first the single-valued matrix `[B, F]` (if any), then each bag `[N]`."""
-        parts = []
-        if self.dense:
-            ids = tf.stack([encoded[lookup.feature].ids for lookup in self.dense], axis=1)
-            offsets = [lookup.offset for lookup in self.dense]
-            parts.append(self._rows_of(ids, offsets, [lookup.rows for lookup in self.dense]))
-        for feature, offset, rows in self.bags:
-            parts.append(self._rows_of(encoded[feature].ids.flat_values, offset, rows))
-        return parts
+        """Row numbers in the variable: first the single-valued matrix `[F, B]` (if any), then each bag `[N]`."""
+        matrix = [self._matrix(encoded, self.dense)] if self.dense else []
+        return matrix + [self._rows(encoded[bag.feature].ids.flat_values, bag.offset, bag.rows) for bag in self.bags]
 
     def rows_of(self, request: Request, encoded: Mapping[str, Ids]) -> tf.Tensor:
         """Row numbers of one request: the matrix `[B, F]` of a Concat, all values `[N]` of any other."""
         sizes = {table.name: table.rows for table in self.tables}
         if not isinstance(request, Concat):
             ids = encoded[request.feature].ids.flat_values
-            return self._rows_of(ids, self.offsets[request.table], sizes[request.table])
-        ids = tf.stack([encoded[name].ids for name in request.features], axis=1)
-        return self._rows_of(ids, [self.offsets[n] for n in request.tables], [sizes[n] for n in request.tables])
+            return self._rows(ids, self.offsets[request.table], sizes[request.table])
+        lookups = [Lookup(feature, self.offsets[name], sizes[name]) for feature, name in _pairs(request)]
+        return tf.transpose(self._matrix(encoded, lookups))
 
-    def _rows_of(self, ids: tf.Tensor, offset: int | list[int], rows: int | list[int]) -> tf.Tensor:
+    def _matrix(self, encoded: Mapping[str, Ids], lookups: Sequence[Lookup]) -> tf.Tensor:
+        # A feature in each row: so they are stacked by copying each as a whole, and ids of one table are neighbours.
+        ids = tf.stack([encoded[lookup.feature].ids for lookup in lookups])
+        return self._rows(ids, [[lookup.offset] for lookup in lookups], [[lookup.rows] for lookup in lookups])
+
+    def _rows(self, ids: tf.Tensor, offset: int | list[list[int]], rows: int | list[list[int]]) -> tf.Tensor:
         dtype = self.row_dtype
         unsigned = tf.uint32 if dtype == tf.int32 else tf.uint64
         ids = tf.cast(ids, dtype)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from easyrec_lite.embeddings._ops import bag_numbers, columns, distinct_rows, shares, sum_rows, take
+from easyrec_lite.embeddings._ops import bag_numbers, distinct_rows, shares, sum_rows, take, transposed
 from easyrec_lite.embeddings.buckets import Bucket
 from easyrec_lite.embeddings.optimizers import RowOptimizer
 from easyrec_lite.embeddings.requests import Concat, Pooled, Request, Sequence, SequenceOutput
@@ -141,7 +141,7 @@ class EmbeddingCollection(tf.Module):
             bucket = self._bucket(request)
             if isinstance(request, Concat):
                 pairs = zip(request.features, request.tables, strict=True)
-                plan.positions[key] = columns(parts[bucket.key][0], [bucket.dense_place(*pair) for pair in pairs])
+                plan.positions[key] = transposed(parts[bucket.key][0], [bucket.dense_place(*pair) for pair in pairs])
             else:
                 place = bucket.bag_place(request.feature, request.table)
                 plan.positions[key] = parts[bucket.key][place + bool(bucket.dense)]

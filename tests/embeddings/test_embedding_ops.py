@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easyrec_lite.embeddings._ops import bag_numbers, columns, distinct_rows, shares, sum_rows, take
+from easyrec_lite.embeddings._ops import bag_numbers, distinct_rows, shares, sum_rows, take, transposed
 
 
 @pytest.mark.parametrize("dim", [1, 3, 16, 31, 32, 37, 48, 64, 100])
@@ -81,10 +81,10 @@ def test_distinct_rows() -> None:
         np.testing.assert_array_equal(tf.gather(distinct, place), part)
 
 
-def test_columns() -> None:
-    matrix = tf.constant([[1, 2, 3], [4, 5, 6]])
+def test_rows_as_columns() -> None:
+    matrix = tf.constant([[1, 2], [3, 4], [5, 6]])
     for places in ([0, 1, 2], [1, 2], [2], [2, 0], [1, 1]):
-        np.testing.assert_array_equal(columns(matrix, places), matrix.numpy()[:, places])
+        np.testing.assert_array_equal(transposed(matrix, places), matrix.numpy()[places].T)
 
 
 @pytest.mark.parametrize("graph", [False, True])
