@@ -6,10 +6,11 @@ encoded = encode_features(features, columns)
 
 from easyrec_lite.features.base import Column, Columns, Encoded, Feature, Ids, Numbers
 from easyrec_lite.features.encoding import encode_features
+from easyrec_lite.features.hashing import HashedIds, HashedOnce
 from easyrec_lite.features.labels import Labels
 from easyrec_lite.features.profile import FeatureProfile, IdProfile, LabelProfile, NumberProfile, Profile
 from easyrec_lite.features.registry import FEATURE_TYPES, build_features, check
-from easyrec_lite.features.statistics import Statistics
+from easyrec_lite.features.statistics import Statistics, flat_parts
 
 __all__ = [
     "FEATURE_TYPES",
@@ -18,6 +19,8 @@ __all__ = [
     "Encoded",
     "Feature",
     "FeatureProfile",
+    "HashedIds",
+    "HashedOnce",
     "IdProfile",
     "Ids",
     "LabelProfile",
@@ -29,4 +32,5 @@ __all__ = [
     "build_features",
     "check",
     "encode_features",
+    "flat_parts",
 ]

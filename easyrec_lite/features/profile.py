@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from easyrec_lite.features.sketches import SLOTS
+from easyrec_lite.features.hashing import SLOTS
 
 FORMAT = "easyrec_lite.profile/1"
 # Probabilities of the quantiles in a NumberProfile.

@@ -13,28 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, HISTOGRAM_BUCKETS, SLOTS, STRIDE, HashedIds, splitmix64
+
 Arrays = dict[str, np.ndarray]
 
-HISTOGRAM_BUCKETS = 1024
-SLOTS = 262_144  # that ids are hashed to, to know which were seen; a multiple of HISTOGRAM_BUCKETS
 HOURS, DAYS = 24, 7  # of the day, of the week: UTC; day 0 is a Thursday, as 1970-01-01 was
-CYCLE_BUCKETS = 64  # that each hour's and each day's ids are counted in; HISTOGRAM_BUCKETS is a multiple
 _BY_TIME_EVERY = 4  # of the ids are counted by time: enough to know the shares of 64 buckets
-_AT_ONCE = 32768  # ids hashed in one pass, so that its arrays stay in the cache
-_SLOT_SHIFT = np.uint64(64 - int(math.log2(SLOTS)))
-_SLOTS_A_BUCKET_LOG2 = int(math.log2(SLOTS // HISTOGRAM_BUCKETS))
 _CYCLE_SHIFT = int(math.log2(SLOTS // CYCLE_BUCKETS))
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-
-
-def splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Steele, Lea and Flood's mixer (2014): uniform 64-bit values from counters."""
-    values = values * _GOLDEN
-    values = (values ^ (values >> np.uint64(30))) * _MIX[0]
-    values = (values ^ (values >> np.uint64(27))) * _MIX[1]
-    return values ^ (values >> np.uint64(31))
 
 
 class RowSample:
@@ -194,15 +179,6 @@ class Moments:
         return moments
 
 
-def slots_of(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The slot, of `SLOTS`, that each id is hashed to. Its leading bits are the id's bucket in histograms."""
-    hashed = ids.view(np.uint64) * _GOLDEN
-    hashed ^= hashed >> np.uint64(32)
-    hashed *= _MIX[1]
-    hashed >>= _SLOT_SHIFT
-    return hashed.view(np.int64)
-
-
 class Clock(NamedTuple):
     """When the rows of a batch happened: the hour of the day and the day of the week of each, `[B]`, in UTC."""
 
@@ -244,64 +220,39 @@ class IdCounts:
         self.features = tuple(features)
         self.counts = np.zeros((len(self.features), HISTOGRAM_BUCKETS + 1), np.int64)  # the last: negative ids
         self.by_time = np.zeros((len(self.features), HOURS + DAYS, CYCLE_BUCKETS + 1), np.int64)
-        self._seen = np.zeros((len(self.features), SLOTS + 1), np.bool_)
+        self._seen = np.zeros((len(self.features), STRIDE), np.bool_)
 
     def update(
         self,
-        ids: Sequence[npt.NDArray[np.int64]],
+        ids: HashedIds,
         clock: Clock | None = None,
         lengths: Sequence[npt.NDArray[np.int64] | None] = (),
     ) -> None:
         """Adds a batch.
 
         Args:
-            ids: `[N]` of each feature.
+            ids: of these features, in this order.
             clock: when the rows happened, if that is known.
             lengths: ids a row of each feature, None where each has one. Steps of several ids are not counted by time.
         """
         if clock is not None:
             self._add_by_time(ids, clock, lengths)
-        group: list[tuple[int, npt.NDArray[np.int64]]] = []
-        waiting = 0
-        for place, part in enumerate(ids):
-            for start in range(0, len(part), _AT_ONCE):
-                piece = part[start : start + _AT_ONCE]
-                if waiting + len(piece) > _AT_ONCE:
-                    self._add(group)
-                    group, waiting = [], 0
-                group.append((place, piece))
-                waiting += len(piece)
-        if group:
-            self._add(group)
+        self._seen.reshape(-1)[ids.index] = True
+        self.counts += ids.counts
 
-    def _add(self, group: Sequence[tuple[int, npt.NDArray[np.int64]]]) -> None:
-        flat = np.concatenate([piece for _, piece in group])
-        places = np.repeat(np.array([place for place, _ in group]), [len(piece) for _, piece in group])
-        slots = slots_of(flat)
-        slots[flat < 0] = SLOTS
-        self._seen.reshape(-1)[slots + places * (SLOTS + 1)] = True
-        first, last = group[0][0], group[-1][0] + 1
-        slots >>= _SLOTS_A_BUCKET_LOG2
-        slots += (places - first) * (HISTOGRAM_BUCKETS + 1)
-        counts = self.counts[first:last]
-        counts += np.bincount(slots, minlength=counts.size).reshape(counts.shape)
-
-    def _add_by_time(
-        self, ids: Sequence[npt.NDArray[np.int64]], clock: Clock, lengths: Sequence[npt.NDArray[np.int64] | None]
-    ) -> None:
+    def _add_by_time(self, ids: HashedIds, clock: Clock, lengths: Sequence[npt.NDArray[np.int64] | None]) -> None:
         timed = []
-        for place, (part, each) in enumerate(zip(ids, lengths, strict=True)):
+        for place, each in enumerate(lengths):
             # By their number since the first, so that batches don't matter.
             chosen = slice(-int(self.counts[place].sum()) % _BY_TIME_EVERY, None, _BY_TIME_EVERY)
-            if len(part[chosen]) and (each is None or each.sum() == len(part)):
-                timed.append((place, part[chosen], clock.of_values(each, chosen)))
+            slots = ids.slots(place)
+            if len(slots[chosen]) and (each is None or each.sum() == len(slots)):
+                timed.append((place, slots[chosen], clock.of_values(each, chosen)))
         if not timed:
             return
-        flat = np.concatenate([part for _, part, _ in timed])
         places = np.repeat([place for place, _, _ in timed], [len(part) for _, part, _ in timed])
-        buckets = slots_of(flat)
+        buckets = np.concatenate([part for _, part, _ in timed])
         buckets >>= _CYCLE_SHIFT
-        buckets[flat < 0] = CYCLE_BUCKETS
         buckets += places * (HOURS + DAYS) * (CYCLE_BUCKETS + 1)
         hours, days = (np.concatenate([clock[part] for _, _, clock in timed]) for part in (0, 1))
         index = np.concatenate([hours, days + HOURS]) * (CYCLE_BUCKETS + 1)
@@ -341,5 +292,5 @@ class IdCounts:
         counts = cls(features)
         counts.counts[...] = arrays["counts"]
         counts.by_time[...] = arrays["by_time"]
-        counts._seen[...] = np.unpackbits(arrays["seen"], axis=1, count=SLOTS + 1)
+        counts._seen[...] = np.unpackbits(arrays["seen"], axis=1, count=STRIDE)
         return counts

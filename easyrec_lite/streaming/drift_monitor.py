@@ -181,6 +181,7 @@ class DriftMonitor(Callback):
             missing=batch.missing,
             event_time=(min(times), max(times)) if times else None,
             times=batch.times,
+            hashed=batch.hashed,
         )
         self._pending.append(self._worker.submit(self._detector.update, watched))
         if self._is_full():

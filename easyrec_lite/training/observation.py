@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from easyrec_lite.features import Columns, Encoded
+from easyrec_lite.features import Columns, Encoded, HashedIds, HashedOnce, Ids, flat_parts
 from easyrec_lite.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class ObservedBatch(NamedTuple):
         times: event times `[B]` in seconds since 1970, if there is a column of them.
         newest: the newest event time of the rows; -inf if unknown.
         position: the next row to read after this batch, JSON.
+        hashed: the ids of `encoded`, hashed once for all listeners.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class ObservedBatch(NamedTuple):
     times: np.ndarray | None
     newest: float
     position: str
+    hashed: Callable[[], HashedIds] | None = None
 
 
 Listener = Callable[[ObservedBatch], None]
@@ -95,6 +97,9 @@ class TrainedBatches(Callback):
                     clock[0] if clock else None,
                     float(latest),
                     place.decode(),
+                    HashedOnce(
+                        {name: flat_parts(output[0])[0] for name, output in features.items() if isinstance(output, Ids)}
+                    ),
                 )
             )
             return np.int64(0)
@@ -157,6 +162,10 @@ def _join(parts: list[np.ndarray]) -> Any:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else _Ragged(*parts)
+
+
+def _hashed(encoded: Mapping[str, Any]) -> HashedOnce:
+    return HashedOnce({name: flat_parts(out[0])[0] for name, out in encoded.items() if isinstance(out, Ids)})
 
 
 def _rows(values: Any) -> int:

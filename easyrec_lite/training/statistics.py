@@ -42,7 +42,7 @@ class StatisticsRecorder(Callback):
         self._pending.append(self._worker.submit(self._count, batch))
 
     def _count(self, batch: ObservedBatch) -> None:
-        self._statistics.update(batch.encoded, batch.labels, batch.times, batch.missing)
+        self._statistics.update(batch.encoded, batch.labels, batch.times, batch.missing, hashed=batch.hashed)
 
     def _counted(self) -> Statistics:
         """The statistics, with everything that was trained in them."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from easyrec_lite.features import Ids, Numbers, Profile, Statistics
-from easyrec_lite.features.sketches import CYCLE_BUCKETS, DAYS, HOURS, SLOTS, slots_of
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, SLOTS, slots_of
+from easyrec_lite.features.sketches import DAYS, HOURS
 
 THURSDAY = 1_704_326_400.0  # 2024-01-04 00:00 UTC
 

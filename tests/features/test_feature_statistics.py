@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from easyrec_lite.features import Ids, Numbers, Profile, Statistics
-from easyrec_lite.features.sketches import HISTOGRAM_BUCKETS, RowSample
+from easyrec_lite.features.hashing import HISTOGRAM_BUCKETS
+from easyrec_lite.features.sketches import RowSample
 
 ROWS = 50_000
 SAMPLE = 4096

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,12 @@ RNG = np.random.default_rng(0)
 LENGTHS = (3, 0, 1, 7, 0)
 SPLITS = tf.constant(np.concatenate([[0], np.cumsum(LENGTHS)]), tf.int64)
 ROWS = [slice(int(a), int(b)) for a, b in itertools.pairwise(SPLITS)]
+
+
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Layers begin with the same weights in every run."""
+    keras.utils.set_random_seed(1)
 
 
 def normal(*shape: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from drift_rows import MONDAY, Ragged, batch, breaches, config, label_profile, l
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easyrec_lite.features import HashedOnce
 from easyrec_lite.streaming.drift import Detector, WatchedBatch, WindowFacts
 
 LABEL = ("label_mean", "clk")
@@ -290,3 +292,19 @@ def test_what_was_constant_while_it_was_learned_may_tell_the_day():
         assert not {one for one in breaches(found) if one[1] == "day"}
     known = watching(profile_of([rows(0, hour) for hour in range(24)]))
     assert breaches(window(known, rows(1, 0))) >= {("distribution", "day")}  # statistics are taken at their word
+
+
+def test_ids_hashed_elsewhere_measure_the_same():
+    alone, shared = (watching(reference_first_windows=2) for _ in range(2))
+    for number in range(6):
+        random = np.random.default_rng(number)
+        one = batch({"clk": random.random(500) < 0.1}, a=random.integers(-1, 40, 500), b=random.integers(0, 3000, 500))
+        flat = {name: ids.ids for name, ids in one.encoded.items()}
+        alone.update(one)
+        shared.update(dataclasses.replace(one, hashed=HashedOnce(flat)))
+        facts = WindowFacts(500 * number, 500 * (number + 1), number, number + 1)
+        found = alone.end_window(facts)
+        assert shared.end_window(facts) == found
+    assert {measurement.check for measurement in found} >= {"distribution", "missing_rate", "unseen_rate"}
+    with pytest.raises(ValueError, match="were hashed as"):
+        shared.update(dataclasses.replace(one, hashed=HashedOnce({"b": flat["b"]})))

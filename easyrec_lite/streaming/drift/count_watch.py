@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easyrec_lite.features import Profile
-from easyrec_lite.features.sketches import CYCLE_BUCKETS, SLOTS, slots_of
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, SLOTS, slots_of
 from easyrec_lite.streaming.drift import comparing
 from easyrec_lite.streaming.drift.clock import UNTIMED
 from easyrec_lite.streaming.drift.comparing import Spread, Usually, totals

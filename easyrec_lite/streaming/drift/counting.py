@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from easyrec_lite.features.sketches import CYCLE_BUCKETS, SLOTS, slots_of
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, HISTOGRAM_BUCKETS, STRIDE, HashedIds
 from easyrec_lite.streaming.drift.layout import NUMBER_BINS, FlatBatch, Floats, Layout
 from easyrec_lite.streaming.drift.seen_ids import Bits, Bytes, hits
 
-_AT_ONCE = 32768  # ids hashed in one pass, so that its arrays stay in the cache
-_TO_BUCKET = int(np.log2(SLOTS // CYCLE_BUCKETS))
+_TABLE = (CYCLE_BUCKETS, HISTOGRAM_BUCKETS // CYCLE_BUCKETS)
+_AT_ONCE = 32768  # ids looked up in one pass, so that its arrays stay in the cache
 _EDGE_VALUES = 4096  # of a column, from which its bins are made
 _SAMPLE, _SAMPLE_A_BATCH = 512, 64  # ids of each feature and window that are kept, to name those that changed
 
@@ -55,7 +55,7 @@ class Counter:
             missing: rows without a value, where the reader knows better.
             edges: of the bins of each column of numbers, ascending; None where they are not known yet.
             seen: slots of the ids that were seen, see SeenIds.
-            keep: gets the slots of the batch's ids, `[features of ids, SLOTS]`.
+            keep: gets the slots of the batch's ids, `[features of ids, STRIDE]`.
         """
         layout = self.layout
         vector = np.zeros(layout.width + len(layout.sizes))
@@ -76,7 +76,11 @@ class Counter:
         start += len(layout.features)
         end = start + CYCLE_BUCKETS * len(layout.ids)
         tables = vector[start:end].reshape(len(layout.ids), CYCLE_BUCKETS)
-        unseen = _count_ids([batch.ids[name] for name in layout.ids], tables, seen, keep)
+        ids = batch.hashed
+        tables += ids.counts[:, :HISTOGRAM_BUCKETS].reshape(len(layout.ids), *_TABLE).sum(axis=2)
+        unseen = _unseen(ids, seen)
+        if keep is not None:
+            keep.reshape(-1)[ids.index] = True
         known = tables.sum(axis=1)
         sizes[layout.rates : layout.first_number] = known
         bins = vector[end : layout.width].reshape(len(layout.columns), NUMBER_BINS)
@@ -88,41 +92,15 @@ class Counter:
         return Counts(vector, unseen, known)
 
 
-def _count_ids(ids: Sequence[npt.NDArray[np.int64]], tables: Floats, seen: Bytes, keep: Bits | None) -> Floats:
-    """Counts the ids of each feature in `tables`; returns how many of each were not seen."""
-    unseen = np.zeros(len(ids))
-    group: list[tuple[int, npt.NDArray[np.int64]]] = []
-    waiting = 0
-    for place, part in enumerate(ids):
-        for start in range(0, len(part), _AT_ONCE):
-            piece = part[start : start + _AT_ONCE]
-            if waiting + len(piece) > _AT_ONCE:
-                _count_group(group, tables, unseen, seen, keep)
-                group, waiting = [], 0
-            group.append((place, piece))
-            waiting += len(piece)
-    if group:
-        _count_group(group, tables, unseen, seen, keep)
+def _unseen(ids: HashedIds, seen: Bytes) -> Floats:
+    """How many ids of each feature were not seen."""
+    unseen = np.zeros(len(ids.features))
+    for start in range(0, len(ids.index), _AT_ONCE):
+        index = ids.index[start : start + _AT_ONCE]
+        new = np.flatnonzero(~hits(seen, index))
+        if len(new):
+            unseen += np.bincount(index[new] // STRIDE, minlength=len(unseen))
     return unseen
-
-
-def _count_group(
-    group: Sequence[tuple[int, npt.NDArray[np.int64]]], tables: Floats, unseen: Floats, seen: Bytes, keep: Bits | None
-) -> None:
-    flat = np.concatenate([piece for _, piece in group])
-    places = np.repeat(np.array([place for place, _ in group]), [len(piece) for _, piece in group])
-    if flat.min() < 0:  # missing ones
-        there = flat >= 0
-        flat, places = flat[there], places[there]
-    slots = slots_of(flat)
-    slots += places * SLOTS
-    new = np.flatnonzero(~hits(seen, slots))
-    if len(new):
-        unseen += np.bincount(places[new], minlength=len(unseen))
-    if keep is not None:
-        keep.reshape(-1)[slots] = True
-    slots >>= _TO_BUCKET  # now place * CYCLE_BUCKETS + bucket
-    tables += np.bincount(slots, minlength=tables.size).reshape(tables.shape)
 
 
 def bin_counts(values: npt.NDArray[np.float32], edges: npt.NDArray[np.float32]) -> Floats:

@@ -107,7 +107,7 @@ class Detector:
         """
         if not batch.rows:
             return
-        flat = FlatBatch(batch.encoded, batch.rows, self._rows)
+        flat = FlatBatch(batch.encoded, batch.rows, self._rows, batch.hashed)
         layout = Layout.of(flat, batch.labels)
         if self._layout is None:
             self._start(layout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from easyrec_lite.features import Ids
 from easyrec_lite.features.base import Encoded
-from easyrec_lite.features.sketches import CYCLE_BUCKETS, splitmix64
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, HashedIds, splitmix64
 from easyrec_lite.features.statistics import MAX_NUMBERS, column_name, flat_parts, one_step
 
 NUMBER_BINS = 22  # of a column of numbers: below all, twenty quantile bins, above all
@@ -111,9 +111,16 @@ class FlatBatch:
         splits: where each row begins and ends, by feature; None where each has one value.
         columns: one number a row by column, NaN where a row has none.
         empty: rows without a value, by feature.
+        hashed: `ids`.
     """
 
-    def __init__(self, encoded: Mapping[str, Encoded], rows: int, first_row: int) -> None:
+    def __init__(
+        self,
+        encoded: Mapping[str, Encoded],
+        rows: int,
+        first_row: int,
+        hashed: Callable[[], HashedIds] | None = None,
+    ) -> None:
         self.rows = rows
         self.ids: dict[str, npt.NDArray[np.int64]] = {}
         self.splits: dict[str, npt.NDArray[np.int64] | None] = {}
@@ -129,12 +136,16 @@ class FlatBatch:
             self.splits[name] = splits
             if isinstance(output, Ids):
                 self.ids[name] = values
-                if lengths is None:
-                    self.empty[name] = int(np.count_nonzero(values < 0))
-                else:
+                if lengths is not None:
                     self.columns[column_name(name, "length")] = lengths.astype(np.float32)
                 continue
             if splits is not None:
                 values = one_step(values, splits, splitmix64(np.arange(first_row, first_row + rows, dtype=np.uint64)))
             for place in range(min(values.shape[-1], MAX_NUMBERS)):
                 self.columns[column_name(name, place)] = values[:, place]
+        self.hashed = HashedIds.of(self.ids) if hashed is None else hashed()
+        if self.hashed.features != tuple(self.ids):
+            raise ValueError(f"The ids {tuple(self.ids)} were hashed as {self.hashed.features}.")
+        for name, negative in zip(self.ids, self.hashed.counts[:, -1], strict=True):
+            if self.splits[name] is None:
+                self.empty[name] = int(negative)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from easyrec_lite.features.sketches import splitmix64
+from easyrec_lite.features.hashing import splitmix64
 from easyrec_lite.streaming.drift.layout import FlatBatch
 
 _MOST = 131_072  # hashes of a window that are kept; of more rows, those with a small hash

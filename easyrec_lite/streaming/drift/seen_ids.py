@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from easyrec_lite.features import Profile
-from easyrec_lite.features.sketches import SLOTS
+from easyrec_lite.features.hashing import SLOTS, STRIDE
 
 Bits = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 _GENERATIONS = 4  # of ids that will be forgotten
+_MISSING, _FIRST_BIT = SLOTS // 8, 128  # the byte of slot SLOTS, and its bit
 _FULL = 0.98  # share of the slots beyond which new ids can't be told from old ones
 
 
@@ -30,12 +31,13 @@ class SeenIds:
         half_life: windows after which one counts half; 0 for never. Ids are forgotten after three to four half-lives.
 
     Attributes:
-        bits: `[features, SLOTS / 8]`, as of `np.packbits`.
+        bits: `[features, STRIDE / 8]`, as of `np.packbits`; missing ids, of slot SLOTS, are never new.
         left: windows whose ids are still to be learned, before any can be called unseen, `[features]`.
     """
 
     def __init__(self, features: int, windows: int, half_life: float = 0.0) -> None:
-        self.bits: Bytes = np.zeros((features, SLOTS // 8), np.uint8)
+        self.bits: Bytes = np.zeros((features, STRIDE // 8), np.uint8)
+        self.bits[:, _MISSING] = _FIRST_BIT
         self.left = np.full(features, windows)
         self._generation = max(1, round(half_life)) if half_life else 0  # windows of one
         self._age = 0
@@ -49,23 +51,23 @@ class SeenIds:
         slots = feature.ids.seen_slots() if feature is not None and feature.ids is not None else None
         if slots is None or len(slots) != SLOTS:
             return False
-        self.bits[place], self.left[place] = np.packbits(slots), 0
+        self.bits[place, :_MISSING], self.left[place] = np.packbits(slots), 0
         self._taken = None
         return True
 
     def keep(self) -> Bits | None:
-        """Where to mark the slots of this window's ids, `[features, SLOTS]`; None where they need not be known."""
+        """Where to mark the slots of this window's ids, `[features, STRIDE]`; None where they need not be known."""
         if not self._generation and not (self.left > 0).any():
             return None
         if self._window is None:
-            self._window = np.zeros((len(self.bits), SLOTS), np.bool_)
+            self._window = np.zeros((len(self.bits), STRIDE), np.bool_)
         return self._window
 
     @property
     def taken(self) -> npt.NDArray[np.float64]:
         """Share of the slots that are taken, `[features]`."""
         if self._taken is None:
-            self._taken = np.array([np.unpackbits(bits).mean() for bits in self.bits])
+            self._taken = np.array([np.unpackbits(bits).mean() for bits in self.bits[:, :_MISSING]])
         return self._taken
 
     def unseen(self, place: int, share: float) -> float | None:
@@ -87,6 +89,7 @@ class SeenIds:
         if self._generation and self._age % self._generation == 0:
             self._young = np.concatenate([np.zeros_like(self._young[:1]), self._young[:-1]])
             self.bits, self._taken = np.bitwise_or.reduce(self._young), None
+            self.bits[:, _MISSING] = _FIRST_BIT
 
     def drop_window(self) -> None:
         """Forgets the ids since the last window ended."""
@@ -98,7 +101,7 @@ class SeenIds:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The state."""
-        window = np.zeros((0, SLOTS), np.bool_) if self._window is None else self._window
+        window = np.zeros((0, STRIDE), np.bool_) if self._window is None else self._window
         return {
             "bits": self.bits.copy(),
             "young": self._young.copy(),
@@ -111,7 +114,7 @@ class SeenIds:
         """Takes back what `arrays` gave."""
         self.bits, self.left, self._age = np.array(arrays["bits"]), np.array(arrays["left"]), int(arrays["age"])
         self._young = np.array(arrays["young"])
-        window = np.unpackbits(np.asarray(arrays["window"]), axis=1, count=SLOTS).astype(np.bool_)
+        window = np.unpackbits(np.asarray(arrays["window"]), axis=1, count=STRIDE).astype(np.bool_)
         self._window, self._taken = window if len(window) else None, None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from easyrec_lite.features.hashing import HashedIds
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class WatchedBatch:
         missing: rows without a value, by feature, where the reader knows better: a missing number is encoded as 0.
         event_time: the least and the greatest event time of its rows, seconds since 1970; None if unknown.
         times: the event time of each row, `[B]`, if known; 0 and below is missing. Says more than `event_time`.
+        hashed: the ids of `encoded`, if somebody else counts them too.
     """
 
     rows: int
@@ -28,6 +31,7 @@ class WatchedBatch:
     missing: Mapping[str, int] = field(default_factory=dict)
     event_time: tuple[float, float] | None = None
     times: np.ndarray | None = None
+    hashed: Callable[[], HashedIds] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from easyrec_lite.features import NumberProfile, Profile
-from easyrec_lite.features.sketches import CYCLE_BUCKETS, DAYS, HOURS
+from easyrec_lite.features.hashing import CYCLE_BUCKETS
+from easyrec_lite.features.sketches import DAYS, HOURS
 from easyrec_lite.streaming.drift.clock import UNTIMED
 from easyrec_lite.streaming.drift.counting import edges_of
 from easyrec_lite.streaming.drift.layout import NUMBER_BINS, Floats, Layout, ratio
