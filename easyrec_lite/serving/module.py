@@ -178,9 +178,9 @@ class ServingModule(tf.Module):
         one = tf.reduce_all(counts == tf.where([name in user for name in names], 1, rows))
 
         def one_user() -> Tensors:
-            fixed = {name: tf.identity(x) for name, x in inputs.items()}
-            for name in user:
-                fixed[name].set_shape([1])
+            # Cut, not declared to have one row: TensorFlow may believe that of the other branch's inputs too, or check
+            # it where this branch is not taken.
+            fixed = {name: x[:1] if name in user else x for name, x in inputs.items()}
             return {name: repeat_row(x, rows) for name, x in _with_text(self._predict_request(fixed)).items()}
 
         def any_users() -> Tensors:
