@@ -128,6 +128,17 @@ def test_some_columns_of_the_user_may_have_one_row(exported: Get, session: Calla
     assert_same(session("multi_tower")("serving_default", mixed), unsplit(export, 7), 1e-5)
 
 
+@pytest.mark.parametrize("model", ["multi_tower", "din"])
+def test_tensorflows_python_loader_tells_users_apart(
+    exported: Get, session: Callable[[str], LoadedModel], model: str
+) -> None:
+    export = exported(model, *SIDES)
+    inputs = inputs_of(export)
+    loaded = tf.saved_model.load(str(export.path))
+    found = loaded.signatures["serving_default"](**{name: tf.constant(values) for name, values in inputs.items()})
+    assert_same({name: x.numpy() for name, x in found.items()}, session(model)("serving_tiled", inputs), 1e-6)
+
+
 def test_rows_that_do_not_go_together_are_refused(exported: Get, session: Callable[[str], LoadedModel]) -> None:
     inputs = inputs_of(exported("multi_tower", *SIDES))
     one = for_user(exported("multi_tower", *SIDES), inputs, 0)
