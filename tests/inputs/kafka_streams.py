@@ -70,6 +70,7 @@ class Log:
         self.first = dict.fromkeys(range(partitions), 0)
         self.end = dict.fromkeys(range(partitions), 0)
         self.away = False
+        self.starting = 0  # so often it is described as not there
         self.changed = threading.Condition()
         self.committed: dict[int, int] = {}
         self.letters: list[tuple[str, bytes | None, dict[str, str]]] = []
@@ -134,6 +135,9 @@ class _Client(Client):
         self._paused: set[int] = set()
 
     def describe(self, timeout: float | None = None) -> Topic | None:
+        if self._log.starting:
+            self._log.starting -= 1
+            return Topic(self._log.cluster, "", frozenset())
         return Topic(self._log.cluster, self._log.id, frozenset(self._log.messages) if self._log.id else frozenset())
 
     def assign(self, positions: Mapping[int, int]) -> None:

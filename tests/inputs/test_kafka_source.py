@@ -289,7 +289,15 @@ def test_a_topic_that_is_not_there() -> None:
             for _ in batches:
                 pass
     with pytest.raises(InputError, match="no such topic"):
-        make_source(MemoryLibrary(log)).read()
+        make_source(MemoryLibrary(log), refresh=0.3).read()
+
+
+def test_a_broker_that_has_just_started_does_not_know_its_topics_yet() -> None:
+    log = make_log()
+    log.starting = 2
+    with reading(make_source(MemoryLibrary(log))) as batches:
+        assert next(batches).rows
+    assert not log.starting
 
 
 @pytest.mark.parametrize("bounded", [False, True])

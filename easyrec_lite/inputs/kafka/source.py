@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ASK_SECONDS = 30.0
+_STARTING_SECONDS, _AGAIN_SECONDS = 5.0, 0.2
 _COMMIT_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _MAX_BYTES = 2**26
@@ -218,10 +220,15 @@ class KafkaSource(Source):
         return replace(fresh, partitions={number: Place(offset) for number, offset in places.items()})
 
     def _topic(self, client: Client) -> Topic:
-        topic = client.describe(_ASK_SECONDS)
-        if topic is None or not topic.partitions:
-            raise missing(self._settings)
-        return topic
+        end = time.monotonic() + min(_STARTING_SECONDS, self._refresh)
+        while True:
+            topic = client.describe(_ASK_SECONDS)
+            if topic is not None and topic.partitions:
+                return topic
+            # A broker that has just started may not know its topics yet.
+            if time.monotonic() >= end:
+                raise missing(self._settings)
+            time.sleep(_AGAIN_SECONDS)
 
     def _fresh(self, topic: Topic) -> StreamPosition:
         """The position of a topic in which nothing was read."""
