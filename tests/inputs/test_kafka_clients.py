@@ -337,7 +337,7 @@ def test_a_topic_made_anew_is_an_error_at_the_start_and_while_running(
 ) -> None:
     topic = make_topic(1)
     send(kafka.bootstrap, topic, {0: [b"0"]})
-    source = make_source(library, make_settings(kafka.bootstrap, topic, client_type), refresh=1.0)
+    source = make_source(library, make_settings(kafka.bootstrap, topic, client_type), refresh=0.2)
     with reading(source) as batches:
         position = next(full(batches)).position.to_json()
         kafka.delete_topic(topic)
