@@ -133,6 +133,7 @@ class EmbeddingCollection(tf.Module):
         plan = Plan({}, {}, {}, {}, {})
         shared: dict[tuple[object, ...], tuple[tf.Tensor, list[tf.Tensor]]] = {}
         parts: dict[str, list[tf.Tensor]] = {}
+        matrices: dict[tuple[object, tuple[int, ...]], tf.Tensor] = {}
         for bucket in self._buckets:
             if bucket.space not in shared:
                 shared[bucket.space] = distinct_rows(bucket.row_numbers(encoded), bucket.row_dtype)
@@ -141,7 +142,10 @@ class EmbeddingCollection(tf.Module):
             bucket = self._bucket(request)
             if isinstance(request, Concat):
                 pairs = zip(request.features, request.tables, strict=True)
-                plan.positions[key] = transposed(parts[bucket.key][0], [bucket.dense_place(*pair) for pair in pairs])
+                places = tuple(bucket.dense_place(*pair) for pair in pairs)
+                if (bucket.space, places) not in matrices:  # wide and deep tables of the same features share one
+                    matrices[bucket.space, places] = transposed(parts[bucket.key][0], places)
+                plan.positions[key] = matrices[bucket.space, places]
             else:
                 place = bucket.bag_place(request.feature, request.table)
                 plan.positions[key] = parts[bucket.key][place + bool(bucket.dense)]
