@@ -93,7 +93,9 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y, tf.shape(x))
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """What it is at inference: the factor and the shift of each column, [D] each."""
+        """What it does at inference: the factor and the shift of each column, [D] each."""
+        if self.remaining == "shift":
+            return tf.ones_like(self.moving_mean), tf.convert_to_tensor(self.beta)
         factor = tf.math.rsqrt(self.moving_variance + self.epsilon)
         factor = factor if self.gamma is None else factor * self.gamma
         shift = -self.moving_mean * factor

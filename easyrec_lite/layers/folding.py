@@ -73,15 +73,17 @@ def _fold_output(dense: Dense, norm: BatchNorm) -> None:
 
 
 def _fold_input(norm: BatchNorm, mlp: MLP) -> None:
+    if not mlp.denses:
+        return
+    dense = mlp.denses[0]
     factor, shift = norm.affine()
-    for dense in mlp.denses[:1]:
-        shift = tf.linalg.matvec(dense.kernel, shift, transpose_a=True)
-        after = [norm for normed, norm in mlp.normed if normed is dense]
-        if dense.use_bias:
-            dense.bias.assign_add(shift)
-        elif after:
-            after[0].moving_mean.assign_sub(shift)  # it takes that off the same sums
-        else:
-            return
-        dense.kernel.assign(dense.kernel * factor[:, None])
-        norm.remaining = "nothing"
+    shift = tf.linalg.matvec(dense.kernel, shift, transpose_a=True)
+    after = [norm for normed, norm in mlp.normed if normed is dense]
+    if dense.use_bias:
+        dense.bias.assign_add(shift)
+    elif after:
+        after[0].moving_mean.assign_sub(shift)  # it takes that off the same sums
+    else:
+        return
+    dense.kernel.assign(dense.kernel * factor[:, None])
+    norm.remaining = "nothing"

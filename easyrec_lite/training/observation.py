@@ -97,9 +97,7 @@ class TrainedBatches(Callback):
                     clock[0] if clock else None,
                     float(latest),
                     place.decode(),
-                    HashedOnce(
-                        {name: flat_parts(output[0])[0] for name, output in features.items() if isinstance(output, Ids)}
-                    ),
+                    _hashed(features),
                 )
             )
             return np.int64(0)
