@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from kafka import errors as kafka_errors
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.protocol.consumer import FetchResponse
 from kafka.protocol.frame import KafkaBytes
 
 from easyrec_lite.inputs.kafka import fewer_copies
@@ -45,6 +46,24 @@ def test_the_rest_of_a_response(size: int) -> None:
     assert isinstance(rest, memoryview if size >= 2**16 else bytes)
     if size >= 2**16:
         assert rest.obj is frame
+
+
+@pytest.mark.parametrize("size", [0, 5, 2**16 - 1, 2**16, 300_000])
+def test_the_records_of_a_partition(size: int) -> None:
+    """Nothing of many records is copied when a response is decoded."""
+    response_type, version = FetchResponse, 12
+    records = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    partition = response_type.FetchableTopicResponse.PartitionData(
+        partition_index=3, error_code=0, high_watermark=7, last_stable_offset=7, log_start_offset=0,
+        aborted_transactions=[], preferred_read_replica=-1, records=records,
+    )  # fmt: skip
+    topic = response_type.FetchableTopicResponse(topic="t", partitions=[partition])
+    response = response_type(throttle_time_ms=0, error_code=0, session_id=0, responses=[topic])
+    sent = bytes(response.encode(version=version))
+    (decoded,) = response_type.decode(sent, version=version).responses[0].partitions
+    assert (decoded.partition_index, decoded.high_watermark) == (3, 7)
+    assert bytes(decoded.records) == records
+    assert isinstance(decoded.records, memoryview if size >= 2**16 else bytes)
 
 
 def test_it_is_replaced_once() -> None:

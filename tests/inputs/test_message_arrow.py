@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from messages import decode_as
@@ -131,6 +132,31 @@ def test_streams_that_hold_nothing_or_too_much() -> None:
         "bytes after the end of the Arrow IPC stream",
     ]
     assert decoded.rows.to_pylist() == ROWS
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_what_a_message_says_does_not_depend_on_those_before_it(compression: str | None) -> None:
+    """The schema of the messages before is not read again; of each cut and each changed byte the same becomes."""
+    sound = stream(batch(), batch(ROWS[:1]), compression=compression)
+    values = [sound[:size] for size in range(1, len(sound))]
+    values += [sound[:at] + bytes([sound[at] ^ 0x41]) + sound[at + 1 :] for at in range(len(sound))]
+    together = decode([sound, *values])
+    for number, value in enumerate(values, 1):
+        alone = decode([value])
+        assert together.counts[number] == alone.counts[0], number
+        low, high = np.searchsorted(together.message, (number, number + 1))
+        assert together.rows.slice(low, high - low).equals(alone.rows), number
+        assert [one.reason for one in together.bad if one.message == number] == [one.reason for one in alone.bad]
+
+
+def test_numbers_of_another_machine() -> None:
+    """A stream whose schema says that its bytes are in the other order is read as such, the first and the second."""
+    here = stream(pa.RecordBatch.from_pylist([{"user": 1}, {"user": 2}], pa.schema([("user", pa.int64())])))
+    # Of the schema's table, which has two slots, the first (the order of bytes) now lies where a 1 (big-endian) is.
+    there = here.replace(bytes.fromhex("0800 0800 0000 0400"), bytes.fromhex("0800 0800 0800 0400"), 1)
+    assert pa.ipc.open_stream(there).read_all()["user"].to_pylist() == [2**56, 2**57]
+    decoded = decode([here, there, there, here], user="INT64")
+    assert decoded.rows["user"].to_pylist() == [1, 2, 2**56, 2**57, 2**56, 2**57, 1, 2]
 
 
 def test_times_far_off_are_no_reason_to_fail() -> None:

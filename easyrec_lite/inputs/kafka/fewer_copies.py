@@ -1,22 +1,26 @@
 """kafka-python, with fewer calls and copies between the socket and the messages.
 
 Version 3.0.12 takes 4,096 bytes a call from a socket, and each call gives the interpreter lock away and waits to get it
-back; then it copies a whole response twice before it looks at it. With large messages that is more than half of what
-polling costs: `tools/bench/kafka.py`, Arrow messages of 100 rows. There is no setting for it, so one method of its
-transport and one of its buffer are replaced; connections by TLS have a transport of their own, and keep it.
+back; then it copies a whole response twice before it looks at it, and the records of each partition once more. With
+large messages that is more than half of what polling costs: `tools/bench/kafka.py`, Arrow messages of 100 rows. There
+is no setting for it, so one method each of its transport, its buffer and its decoder are replaced; connections by TLS
+have a transport of their own, and keep it.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from kafka import errors as kafka_errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
+from kafka.protocol.schemas.fields.codecs.types import Bytes
 
 _LOG = logging.getLogger(__name__)
 _BYTES = 2**20
 _ORIGINAL_READ = KafkaBytes.read
+_ORIGINAL_EMIT = Bytes.emit_decode_from
 _LARGE = 2**16  # bytes: only fetched messages are that large, and they are decoded from any buffer
 
 
@@ -29,6 +33,7 @@ def copy_less() -> None:
         KafkaTCPTransport._sock_recv = _receive
     if hasattr(KafkaBytes(0), "_idx"):
         KafkaBytes.read = _read
+    Bytes.emit_decode_from = _emit_decode_from
 
 
 def _receive(transport: KafkaTCPTransport) -> tuple[bytes | memoryview, Exception | None]:
@@ -53,3 +58,14 @@ def _read(frame: KafkaBytes, nbytes: int | None = None) -> bytes | memoryview:
         return _ORIGINAL_READ(frame, nbytes)
     start, frame._idx = frame._idx, len(frame)
     return memoryview(frame)[start:]
+
+
+def _emit_decode_from(context: Any, *arguments: Any, **options: Any) -> None:
+    """Has the code that is generated for a response take `bytes` from it without a copy, where they are many."""
+    _ORIGINAL_EMIT(context, *arguments, **options)
+    if hasattr(context, "globs"):
+        context.globs["bytes"] = _bytes
+
+
+def _bytes(data: memoryview) -> bytes | memoryview:
+    return bytes(data) if len(data) < _LARGE else data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from easyrec_lite.inputs.schema import find_arrow
 
 # All-null columns take no bytes a row: without a limit, a few damaged bytes could claim any number of rows.
 _MAX_ROWS_A_BYTE = 8
+_MARK = b"\xff\xff\xff\xff"
 
 
 class ArrowDecoder(Decoder):
@@ -25,20 +26,24 @@ class ArrowDecoder(Decoder):
     def _cut(self, values: Sequence[bytes | None]) -> Cut:
         cut = Cut()
         alike: list[_Alike] = []
-        seen: dict[bytes, _Alike] = {}  # by the bytes of the schema: comparing schemas costs more than reading one
+        seen: dict[bytes, _Alike] = {}  # by the bytes of the schema: most messages begin with the same ones
+        plain: dict[bytes, pa.Schema] = {}
         for number, value in enumerate(values):
             if not value:
                 cut.spoil(number, "no value" if value is None else "an empty message")
                 continue
             try:
-                batches, header = _read(value)
+                header = value[: _header_size(value)]
                 group = seen.get(header)
+                batches = _read(value, plain.get(header), len(header))
                 if group is None:
                     schema = batches[0].schema
                     group = next((group for group in alike if group.schema.equals(schema)), None)
                     if group is None:
                         alike.append(group := _Alike(schema, self._wanted(schema)))
                     seen[header] = group
+                    if _is_plain(schema, header):
+                        plain[header] = schema
                 group.add(number, batches)
             except _UnreadableError as error:
                 cut.spoil(number, str(error), column=error.column)
@@ -109,19 +114,41 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _read(value: bytes) -> tuple[list[pa.RecordBatch], bytes]:
-    """All record batches of a stream, and the bytes of its schema.
+def _is_plain(schema: pa.Schema, header: bytes) -> bool:
+    """Whether a schema is all it takes to read rows: no dictionaries, and numbers in the order of this machine's bytes.
+
+    A schema that was read says nothing of that order; but if it were the other one, this machine would write another.
+    """
+    return all(map(_is_plain_type, schema.types)) and schema.serialize().to_pybytes() == header
+
+
+def _is_plain_type(type_: pa.DataType) -> bool:
+    item = type_.value_type if pa.types.is_list(type_) else type_
+    return any(is_one(item) for is_one in (pa.types.is_primitive, pa.types.is_string, pa.types.is_binary))
+
+
+def _header_size(value: bytes) -> int:
+    """The length of the first part of a stream, its schema: a mark, the length of the rest, and the rest."""
+    at = len(_MARK) if value.startswith(_MARK) else 0  # Arrow before 0.15 had none
+    return at + 4 + max(0, int.from_bytes(value[at : at + 4], "little", signed=True))
+
+
+def _read(value: bytes, schema: pa.Schema | None, header: int) -> list[pa.RecordBatch]:
+    """All record batches of a stream.
 
     Every buffer is checked: those of a damaged one may point anywhere.
+
+    Args:
+        value: The stream.
+        schema: Its schema, if that is known; to read it again costs as much as reading the rows of a small message.
+        header: The bytes that it takes.
     """
     source = pa.BufferReader(value)
+    batches = []
     try:
-        batches = []
-        with pa.ipc.open_stream(source) as stream:
-            header = value[: source.tell()]
-            for batch in stream:
-                batch.validate(full=True)
-                batches.append(batch)
+        for batch in _stream(source) if schema is None else _rest(source, schema, header):
+            batch.validate(full=True)
+            batches.append(batch)
     except (pa.ArrowException, OSError, ValueError):
         # Their text is left out: it may quote the message.
         raise _UnreadableError("isn't a whole and sound Arrow IPC stream") from None
@@ -130,4 +157,20 @@ def _read(value: bytes) -> tuple[list[pa.RecordBatch], bytes]:
     rows = sum(len(batch) for batch in batches)
     if not 0 < rows <= _MAX_ROWS_A_BYTE * len(value):
         raise _UnreadableError("more rows than bits" if rows else "a stream without rows")
-    return batches, header
+    return batches
+
+
+def _stream(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    with pa.ipc.open_stream(source) as stream:
+        yield from stream
+
+
+def _rest(source: pa.NativeFile, schema: pa.Schema, header: int) -> Iterator[pa.RecordBatch]:
+    """What follows a schema that is known."""
+    source.seek(header)
+    while True:
+        try:
+            message = pa.ipc.read_message(source)
+        except EOFError:
+            return
+        yield pa.ipc.read_record_batch(message, schema)
