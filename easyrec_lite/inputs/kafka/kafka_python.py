@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 _CONNECT_MS = 30_000
 _POLL_RECORDS = 5000
 _RETRY_SECONDS = 0.2
-_FETCH_BYTES = 2**24
+_FETCH_BYTES, _PARTITION_BYTES = 2**24, 2**22  # each request costs milliseconds of Python; 1 MiB is the default
 _ADMIN_KEYS = frozenset(KafkaAdminClient.DEFAULT_CONFIG)
 _PRODUCER_KEYS = frozenset(KafkaProducer.DEFAULT_CONFIG)
 _NO_ID = UUID(int=0)
@@ -74,7 +74,11 @@ class KafkaPython(Library):
 class _Client(Client):
     def __init__(self, settings: Settings, refresh: float) -> None:
         self._settings = settings
-        options: dict[str, Any] = {"fetch_max_bytes": _FETCH_BYTES, "metrics_enabled": False} | _options(settings)
+        options: dict[str, Any] = {
+            "fetch_max_bytes": _FETCH_BYTES,
+            "max_partition_fetch_bytes": _PARTITION_BYTES,
+            "metrics_enabled": False,
+        } | _options(settings)
 
         def make_client(**config: Any) -> KafkaNetClient:
             # The documented way to bring one's own client is also the one to keep hold of it, and of its metadata.
