@@ -14,7 +14,7 @@ from easyrec_lite.checkpoints import checkpoint_paths
 from easyrec_lite.errors import DriftAlarm
 from easyrec_lite.inputs.kafka import Place, StreamPosition
 from easyrec_lite.protos import stream_pb2
-from easyrec_lite.streaming.alarms import RELEASE, AlarmLog, Key, Record, choices, describe
+from easyrec_lite.streaming.alarms import RELEASE, AlarmLog, Record, choices, describe
 from easyrec_lite.streaming.drift import Detector, WatchedBatch, WindowFacts
 from easyrec_lite.streaming.notices import Notifier
 from easyrec_lite.streaming.prequential import KIND as PREQUENTIAL
@@ -22,7 +22,7 @@ from easyrec_lite.streaming.prequential import Recorder
 from easyrec_lite.streaming.scores import below
 from easyrec_lite.streaming.verdicts import Judge, Window
 from easyrec_lite.terminal import warn
-from easyrec_lite.training import Callback, ObservedBatch, TrainedBatches, listening_thread
+from easyrec_lite.training import Callback, ObservedBatch, TrainedBatches, Until, listening_thread
 
 if TYPE_CHECKING:
     from easyrec_lite.training import StepsResult, Trainer
@@ -41,9 +41,8 @@ class DriftMonitor(Callback):
     """Looks at the rows that are trained, window by window, and raises alarms.
 
     A window of `window_rows` ends with the batch that fills it; a window of event time ends before the first batch
-    whose newest row is past a multiple of `window_event_minutes` since 1970. The detector measures it while training
-    goes on, and when the call of the graph ends, before anything is saved or published, it is judged: each check that
-    was breached in `patience` windows in a row alarms:
+    whose newest row is past a multiple of `window_event_minutes` since 1970. At its end, before anything else happens,
+    the detector measures it, and each check that was breached in `patience` windows in a row alarms:
 
     * WARN: it is told.
     * HOLD: `holding` is true until the check was not breached in `release_windows` windows in a row.
@@ -100,7 +99,7 @@ class DriftMonitor(Callback):
         self._wants_start = False
         self._worker = listening_thread("drift")
         self._pending: list[Future[None]] = []
-        self._ended: list[Window] = []  # not judged yet
+        self._next: list[ObservedBatch] = []  # of the window after this one
         self._scores: list[tuple[int, dict[str, float]]] = []  # prequential windows: step, metrics
         self._rows = self._step = 0
         self._position: str | None = None
@@ -133,27 +132,35 @@ class DriftMonitor(Callback):
 
     def protected_steps(self) -> Collection[int]:
         """See Callback. The newest one from before all rows for which the training may yet be stopped."""
-        restorable = self._restorable(self._from_step) if self._judge.can_stop else None
+        restorable = self._restorable() if self._judge.can_stop else None
         return () if restorable is None else (restorable,)
 
-    def _restorable(self, from_step: int) -> int | None:
-        sound = self._judge.sound_step(from_step)
+    def _restorable(self) -> int | None:
+        sound = self._judge.sound_step(self._from_step)
         return max((saved for saved in checkpoint_paths(self._model_dir) if saved <= sound), default=None)
 
     # ---- batches
 
+    def until(self, trainer: Trainer) -> Until:
+        """See Callback."""
+        if not self._window_seconds:
+            return Until(rows=max(1, self._from_row + self._window_rows - self._rows))
+        # The first batch says when the events happen.
+        return Until(event_time=self._end) if math.isfinite(self._end) else Until(steps=1)
+
     def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Takes the metrics of a prequential window; the windows that ended before it are recorded before it."""
+        """Takes the metrics of a prequential window."""
         if kind == PREQUENTIAL:
-            while self._ended and self._ended_by(self._ended[0]) < step:
-                self._judge_window(self._ended.pop(0))
             metrics = {name: value for name, value in values.items() if isinstance(value, float)}
             self._scores.append((step, {n: value for n, value in metrics.items() if not n.startswith("running_")}))
 
     def _take(self, batch: ObservedBatch) -> None:
         """A batch is about to be trained; called in the thread of the graph."""
-        if self._ends_before(batch):
-            self._end_window()
+        if self._next or self._ends_before(batch) or self._is_full():
+            if not self._next and not self._is_full():
+                self._measure_rows()
+            self._next.append(batch)
+            return
         known = math.isfinite(batch.newest)
         times = [batch.newest] if known else []
         if batch.times is not None:
@@ -177,29 +184,18 @@ class DriftMonitor(Callback):
             hashed=batch.hashed,
         )
         self._pending.append(self._worker.submit(self._detector.update, watched))
-        if not self._window_seconds and self._rows - self._from_row >= self._window_rows:
-            self._end_window()
+        if self._is_full():
+            self._measure_rows()
 
-    def _end_window(self) -> None:
-        """Ends the window: its rows are measured, and what is accepted from here on taken over, while others train."""
-        window = Window(
-            from_row=self._from_row,
-            to_row=self._rows,
-            from_step=self._from_step,
-            to_step=self._step,
-            event_time=(self._times[0], self._times[1]) if self._times else None,
-            start=self._offsets(self._start),
-            end=self._offsets(self._position),
-            position=self._position,
-        )
-        self._ended.append(window)
+    def _measure_rows(self) -> None:
+        """Has the window measured while its last batch, or the one after it, is trained: the loop must not wait."""
         self._pending.append(self._worker.submit(self._detector.measure_rows))
-        if accepted := self._accepted(window.to_row):
-            self._pending.append(self._worker.submit(self._detector.accept, accepted))
-        self._begin()
 
     def _ends_before(self, batch: ObservedBatch) -> bool:
         return bool(self._window_seconds) and math.isfinite(self._end) and batch.newest >= self._end
+
+    def _is_full(self) -> bool:
+        return not self._window_seconds and self._rows - self._from_row >= self._window_rows
 
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """Judges the windows that ended.
@@ -207,8 +203,11 @@ class DriftMonitor(Callback):
         Raises:
             DriftAlarm: a check with the action STOP alarms.
         """
-        while self._ended:
-            self._judge_window(self._ended.pop(0))
+        while self._next or self._is_full():
+            self._end_window()
+            batches, self._next = self._next, []
+            for batch in batches:
+                self._take(batch)
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, []
@@ -217,8 +216,9 @@ class DriftMonitor(Callback):
 
     # ---- windows
 
-    def _judge_window(self, window: Window) -> None:
+    def _end_window(self) -> None:
         self._wait()
+        window = self._window()
         measurements = self._worker.submit(self._detector.end_window, self._facts(window)).result()
         found = self._judge.judge(measurements, window)
         self.breached = sum(measurement.breached for measurement in measurements)
@@ -232,11 +232,25 @@ class DriftMonitor(Callback):
         }
         for recorder in self._recorders:
             recorder.record(window.to_step, KIND, values)
-        self._alarm(found, window)
-        self._judge.accept(self._accepted(window.to_row))
+        self._alarm(found)
+        self._begin()
+        self._accept()
+
+    def _window(self) -> Window:
+        return Window(
+            from_row=self._from_row,
+            to_row=self._rows,
+            from_step=self._from_step,
+            to_step=self._step,
+            event_time=(self._times[0], self._times[1]) if self._times else None,
+            start=self._offsets(self._start),
+            end=self._offsets(self._position),
+            position=self._position,
+        )
 
     def _facts(self, window: Window) -> WindowFacts:
-        ended_by = self._ended_by(window)
+        # A window of event time is ended by the batch after it; and so is one of prequential evaluation.
+        ended_by = self._step + bool(self._next)
         scores = [metrics for step, metrics in self._scores if step <= ended_by]
         self._scores = [(step, metrics) for step, metrics in self._scores if step > ended_by]
         return WindowFacts(
@@ -246,19 +260,15 @@ class DriftMonitor(Callback):
             to_step=window.to_step,
             event_time=window.event_time,
             messages=window.messages,
-            waiting=self._waiting(window),
+            waiting=self._waiting(),
             metrics=scores[-1] if scores else {},
         )
 
-    def _ended_by(self, window: Window) -> int:
-        """The step of the batch that ended it: of event time, the one after it, as in prequential evaluation."""
-        return window.to_step + bool(self._window_seconds)
-
-    def _waiting(self, window: Window) -> frozenset[int]:
+    def _waiting(self) -> frozenset[int]:
         """Partitions whose silence means nothing."""
-        if self._source is None or window.position is None:
+        if self._source is None or self._position is None:
             return frozenset()
-        position = StreamPosition.from_json(window.position)
+        position = StreamPosition.from_json(self._position)
         if position.ends is None:
             return frozenset(number for number, behind in self._source.lag().items() if behind > 0)
         places = position.partitions
@@ -272,11 +282,11 @@ class DriftMonitor(Callback):
 
     # ---- alarms
 
-    def _alarm(self, found: list[Record], window: Window) -> None:
+    def _alarm(self, found: list[Record]) -> None:
         """Writes alarms down, hands them on, and raises if one of them is a STOP."""
         stops = [record for record in found if record.get("action") == "STOP"]
         if stops:
-            step = self._restorable(window.from_step)
+            step = self._restorable()
             assert step is not None, "it is protected"
             path = str(checkpoint_paths(self._model_dir)[step])
             for record in stops:
@@ -301,9 +311,12 @@ class DriftMonitor(Callback):
                 + choices(self._model_dir, stop.restored_step, self._imports)
             )
 
-    def _accepted(self, row: int) -> set[Key]:
-        """What somebody accepted from this row on; what was accepted earlier is in the state."""
-        return {key for one in self._log.acceptances() if one.row == row for key in one.keys}
+    def _accept(self) -> None:
+        """Takes over what somebody accepted from this window on; what was accepted earlier is in the state."""
+        accepted = {key for one in self._log.acceptances() if one.row == self._from_row for key in one.keys}
+        if accepted:
+            self._detector.accept(accepted)
+            self._judge.accept(accepted)
 
     # ---- the run
 
@@ -316,15 +329,13 @@ class DriftMonitor(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         """See Callback."""
-        self._pending, self._ended = [], []
+        self._next, self._pending = [], []
         if trainer.step != self._step or self._position is None:
             # A new run, one that was not watched before, or one that moved.
             self._rows, self._step, self._position = trainer.rows, trainer.step, trainer.position
             self._begin()
         self._wants_start = self._judge.can_stop and trainer.checkpoint is None
-        accepted = self._accepted(self._from_row)
-        self._detector.accept(accepted)
-        self._judge.accept(accepted)
+        self._accept()
 
     def on_checkpoint(self, trainer: Trainer, checkpoint: object) -> None:
         """See Callback."""

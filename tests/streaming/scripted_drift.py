@@ -36,8 +36,7 @@ class ScriptedDetector:
         self.accepted: set[Key] = set()
         self.sums = np.zeros(3)  # batches, rows, positive labels
         self.window = np.zeros(3)
-        # Windows that have not ended otherwise, with what was accepted before.
-        self.measured: list[tuple[np.ndarray, frozenset[Key]]] = []
+        self.measured: np.ndarray | None = None  # the window, when its rows were
         type(self).instances.append(self)
 
     @property
@@ -50,20 +49,20 @@ class ScriptedDetector:
 
     def measure_rows(self) -> None:
         assert self.window[0], "a window without batches"
-        self.measured.append((self.window, frozenset(self.accepted)))
-        self.window = np.zeros(3)
+        self.measured = self.window
 
     def end_window(self, facts: WindowFacts) -> list[Measurement]:
-        window, accepted = self.measured.pop(0)
-        assert window[1] == facts.to_row - facts.from_row
-        assert window[0] == facts.to_step - facts.from_step
+        assert self.measured is None or self.measured is self.window, "there came a batch after that"
+        assert self.window[1] == facts.to_row - facts.from_row
+        assert self.window[0] == facts.to_step - facts.from_step
         type(self).facts.append(facts)
-        self.sums = self.sums + window
+        self.sums, self.window = self.sums + self.window, np.zeros(3)
+        self.measured = None
         if facts.to_row in self.skipped:
             return []
         found = []
         for (check, subject), rows in self.script.items():
-            breached = facts.to_row in rows and (check, subject) not in accepted
+            breached = facts.to_row in rows and (check, subject) not in self.accepted
             most = (Contribution("user 7", 0.5, 0.1),) if breached else ()
             value = 0.75 if breached else 0.5
             found.append(Measurement(check, subject, value, 0.5, 0.1, 9.0, breached, most))

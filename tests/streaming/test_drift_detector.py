@@ -91,31 +91,6 @@ def test_rows_measured_ahead_change_nothing(fields):
 
 
 @pytest.mark.parametrize("fields", REFERENCES, ids=str)
-@pytest.mark.parametrize("windows", [1, 2, 5, 12])
-def test_windows_that_end_behind_batches_of_the_next(fields, windows):
-    """The rows of several windows are measured, and batches added, before what else is known of the first."""
-    profile = PROFILE if "reference_statistics" in fields else None
-    detector, found = Detector(config(sigmas=3.0, **fields), profile), []
-    accepted = [LABEL, ("distribution", "price/1"), ("unseen_rate", "user"), ("duplicates", ""), ("auc_fall", "auc")]
-    sequential = Detector(config(sigmas=3.0, **fields), profile)
-    expected = []
-    for number, one in enumerate(BATCHES):
-        sequential.update(one)
-        detector.update(one)
-        if number % 2:
-            expected.append(sequential.end_window(facts(number // 2)))
-            detector.measure_rows()
-        if number == 13:
-            sequential.accept(accepted)
-            detector.accept(accepted)
-        if number % (2 * windows) == 2 * windows - 1 or one is BATCHES[-1]:
-            found += [detector.end_window(facts(window)) for window in range(len(found), (number + 1) // 2)]
-    assert found == expected
-    states = [json.dumps(one.state()[0]) for one in (detector, sequential)]
-    assert states[0] == states[1]
-
-
-@pytest.mark.parametrize("fields", REFERENCES, ids=str)
 def test_measurements_are_made(fields):
     found = WHOLE[str(fields)]
     assert len(found[-1]) >= 12

@@ -92,13 +92,15 @@ class Run:
 
 def test_a_window_of_rows_ends_with_the_batch_that_fills_it(tmp_path: Path) -> None:
     run = Run(tmp_path).start()
+    assert run.monitor.until(run).rows == 100  # type: ignore[arg-type]
     run.train(batch(60))
-    assert run.spans() == []
+    assert (run.spans(), run.monitor.until(run).rows) == ([], 40)  # type: ignore[arg-type]
     run.train(batch(60))
-    assert run.spans() == [(0, 120)]
-    run.train(batch(100), batch(130), batch(10))  # a call that goes on over the ends of windows
+    assert (run.spans(), run.monitor.until(run).rows) == ([(0, 120)], 100)  # type: ignore[arg-type]
+    run.train(batch(100), batch(130), batch(10))  # a call that did not end in time
     assert run.spans() == [(0, 120), (120, 220), (220, 350)]
     assert [(facts.from_step, facts.to_step) for facts in run.facts] == [(0, 2), (2, 3), (3, 4)]
+    assert run.monitor.until(run).rows == 90  # type: ignore[arg-type]
     records = run.recorded.kept
     assert [(record["step"], record["kind"], record["rows"]) for record in records] == [
         (2, "drift", 120), (3, "drift", 100), (4, "drift", 130),
@@ -109,14 +111,18 @@ def test_a_window_of_rows_ends_with_the_batch_that_fills_it(tmp_path: Path) -> N
 def test_a_window_of_event_time_ends_before_the_batch_that_is_past_it(tmp_path: Path) -> None:
     run = Run(tmp_path, config={"window_event_minutes": 10.0}).start()
     first = START // 600 * 600
+    assert run.monitor.until(run).steps == 1  # type: ignore[arg-type]
     run.train(batch(5, first + 100))
+    assert run.monitor.until(run).event_time == first + 600  # type: ignore[arg-type]
     run.train(batch(5, first + 599), batch(5, first + 10), batch(5, -math.inf))
     assert run.spans() == []
     run.train(batch(5, first + 600))
     assert run.spans() == [(0, 20)]
     assert (run.facts[0].to_step, run.facts[0].event_time) == (4, (first + 10, first + 599))
+    assert run.monitor.until(run).event_time == first + 1200  # type: ignore[arg-type]
     run.train(batch(5, first + 5000), batch(5, first + 9000))  # hours without a row
     assert run.spans() == [(0, 20), (20, 25), (25, 30)]
+    assert run.monitor.until(run).event_time == first + 9600  # type: ignore[arg-type]
 
 
 def test_event_times_of_rows(tmp_path: Path) -> None:
@@ -240,44 +246,6 @@ def test_a_monitor_goes_on_where_another_stopped(tmp_path: Path) -> None:
         assert {n: a.tolist() for n, a in ends[0][1].items()} == {n: a.tolist() for n, a in ends[1][1].items()}
 
 
-@pytest.mark.parametrize("config", [{"window_rows": 60}, {"window_event_minutes": 10.0}], ids=str)
-def test_calls_of_the_graph_make_no_difference(tmp_path: Path, config: dict[str, Any]) -> None:
-    """However many steps they have: windows, what is measured and judged, and the order of the records."""
-    # The ends of windows of rows, and of those of event time.
-    breaches = {SHIFT: [120, 240, 420, 90, 210, 390], MEAN: [180, 360, 150, 330]}
-    batches = [batch(30, START + 300.0 * place, position(10 * place, 3 * place)) for place in range(1, 17)]
-    scores = {3: {"auc": 0.3}, 7: {"auc": 0.7}, 8: {"auc": 0.8}, 12: {"auc": 0.12}}  # by the steps of their windows
-
-    def run(name: str, length: int) -> Run:
-        one = Run(tmp_path / name, breaches, Source(), dict(config), position=position(0, 0))
-        for row in (240, 210):
-            one.log.decide("accept", 0, rows=0, from_row=row, keys=[SHIFT])
-        one.start()
-        for start in range(0, len(batches), length):
-            part = batches[start : start + length]
-            for taken in part:
-                one.monitor._take(taken)
-            for step in sorted(scores.keys() & set(range(start + 1, start + len(part) + 1))):  # first in `on_steps`
-                one.monitor.record(step, "prequential", scores[step])
-                one.recorded.record(step, "prequential", scores[step])
-            one.monitor.on_steps(one, NO_STEPS)  # type: ignore[arg-type]
-        return one
-
-    single = run("single", 1)
-    assert len(single.facts) == 8
-    assert {tuple(one.metrics.values()) for one in single.facts} >= {(), (0.3,), (0.8,), (0.12,)}
-    alarms = [(record["kind"], record.get("step")) for record in single.log.records]
-    assert {kind for kind, _ in alarms} == {"decision", "alarm"}
-    for length in (2, 3, 5, 16):
-        several = run(f"{length}", length)
-        assert several.facts == single.facts
-        assert several.recorded.kept == single.recorded.kept
-        assert [(record["kind"], record.get("step")) for record in several.log.records] == alarms
-        state, whole = several.monitor.state(), single.monitor.state()
-        assert state[0] == whole[0]
-        assert {n: a.tolist() for n, a in state[1].items()} == {n: a.tolist() for n, a in whole[1].items()}
-
-
 def test_a_run_that_moves_begins_a_window(tmp_path: Path) -> None:
     first = Run(tmp_path, source=Source(), position=position(0, 0)).start()
     first.train(batch(100, place=position(50, 50)))
@@ -289,7 +257,7 @@ def test_a_run_that_moves_begins_a_window(tmp_path: Path) -> None:
         if run is not first:
             run.monitor.restore(*state)  # killed behind the jump
         run.start()
-        assert run.monitor.cleared_rows == 130
+        assert (run.monitor.cleared_rows, run.monitor.until(run).rows) == (130, 100)  # type: ignore[arg-type]
         run.train(batch(100, place=position(570, 630)))
         facts = run.facts[-1]
         assert (facts.from_row, facts.to_row, facts.from_step) == (130, 230, 3)
@@ -309,8 +277,9 @@ def test_a_narrower_window_than_before(tmp_path: Path) -> None:
     second = Run(tmp_path, config={"window_rows": 20}, rows=90, step=1)
     second.monitor.restore(*first.monitor.state())
     second.start()
-    second.train(batch(10), batch(20))
-    assert second.spans() == [(0, 100), (100, 120)]
+    assert second.monitor.until(second).rows == 1  # type: ignore[arg-type]
+    second.train(batch(10))
+    assert second.spans() == [(0, 90)]
 
 
 def test_what_goes_wrong_in_the_detector_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

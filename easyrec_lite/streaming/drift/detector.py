@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -26,24 +25,6 @@ from easyrec_lite.streaming.drift.seen_ids import SeenIds, learning_windows
 from easyrec_lite.streaming.drift.types import Measurement, WatchedBatch, WindowFacts
 
 _LOG = logging.getLogger(__name__)
-_SHARES = frozenset({"unseen_rate", "duplicates"})  # the levels that are measured with the rows
-
-
-@dataclasses.dataclass
-class _Rows:
-    """The rows of a window that has not ended otherwise.
-
-    Attributes:
-        count: how many.
-        counts: measurements of what was counted.
-        shares: measurements of shares.
-        accepted_after: what was accepted since.
-    """
-
-    count: int
-    counts: list[Measurement]
-    shares: list[Measurement]
-    accepted_after: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
 
 class Detector:
@@ -79,7 +60,8 @@ class Detector:
     def _reset(self) -> None:
         self._rows = self._ended = 0  # rows and windows since the start of the run
         self._window_rows = 0
-        self._measured: deque[_Rows] = deque()
+        # Of the rows of the window that is about to end: what was counted, and shares.
+        self._measured: tuple[list[Measurement], list[Measurement]] | None = None
         self._levels = LevelWatch(self._windows, self._half_life)
         self._repeats = Repeats()
 
@@ -102,6 +84,7 @@ class Detector:
     def _begin_window(self) -> None:
         assert self._layout is not None
         self._window_rows = 0
+        self._measured = None
         self._unseen, self._known = (np.zeros(len(self._layout.ids)) for _ in range(2))
 
     def _tell(self, what: str) -> None:
@@ -155,32 +138,28 @@ class Detector:
     # ---- windows
 
     def measure_rows(self) -> None:
-        """Ends the rows of the window and measures them: most of the work of `end_window`, ahead of it.
-
-        Batches of the next windows may follow before it, and their ends.
-        """
-        layout, rows = self._layout, self._window_rows
-        if layout is None or not rows:
+        """Measures the rows of the window, all of which are there: most of the work of `end_window`, ahead of it."""
+        layout = self._layout
+        if layout is None or not self._window_rows:
             return
         shares = self._levels.end_window(self._shares(layout), self._judge)
         shares = [self._with_ids(found, layout) for found in shares]
         breached = {found.subject for found in shares if found.breached and found.check == "unseen_rate"}
         self._seen.end_window(np.array([name in breached for name in layout.ids], np.bool_))
-        self._measured.append(_Rows(rows, self._counts.end_window(self._judge), shares))
-        self._begin_window()
+        self._measured = self._counts.end_window(self._judge), shares
 
     def end_window(self, facts: WindowFacts) -> list[Measurement]:
-        """Ends the oldest window and measures it; what is usual but still being learned is left out."""
-        if not self._measured:
+        """Ends the window and measures it; what is usual but still being learned is left out."""
+        if self._measured is None:
             self.measure_rows()
-        if not self._measured:
+        if self._measured is None:
             return []
-        rows = self._measured.popleft()
         traffic = 1.0 if facts.event_time is None else self._traffic(*facts.event_time)
-        numbers = self._levels.samples(facts, rows.count, traffic, self._traffic.known)
-        measurements = rows.counts + self._levels.end_window(numbers, self._judge) + rows.shares
-        self._levels.accept(rows.accepted_after)
+        numbers = self._levels.samples(facts, self._window_rows, traffic, self._traffic.known)
+        counts, shares = self._measured
+        measurements = counts + self._levels.end_window(numbers, self._judge) + shares
         self._ended += 1
+        self._begin_window()
         return measurements
 
     def drop_window(self) -> None:
@@ -223,12 +202,7 @@ class Detector:
 
     def accept(self, keys: Collection[tuple[str, str]]) -> None:
         """These (check, subject) are as they should be now: what is usual is learned from the windows that follow."""
-        numbers = {key for key in keys if key[0] not in _SHARES}
-        self._levels.accept(set(keys) - numbers)
-        if self._measured:  # the numbers of a window before are yet to come
-            self._measured[-1].accepted_after |= numbers
-        else:
-            self._levels.accept(numbers)
+        self._levels.accept(set(keys))
         if self._layout is not None:
             self._counts.accept(set(keys))
             for place, name in enumerate(self._layout.ids):
@@ -238,8 +212,7 @@ class Detector:
     # ---- state
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """For a checkpoint: a detector that restores it measures what this one would. No window may be half ended."""
-        assert not self._measured, "rows were measured, and end_window was not called"
+        """For a checkpoint: a detector that restores it measures what this one would."""
         state: dict[str, Any] = {"identity": self._identity, "layout": None}
         if self._layout is None:
             return state, {}

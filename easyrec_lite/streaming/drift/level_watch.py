@@ -130,7 +130,7 @@ class LevelWatch:
 
     def state(self) -> list[list[Any]]:
         """For a checkpoint."""
-        return [[check, subject, level.state()] for (check, subject), level in sorted(self._levels.items())]
+        return [[check, subject, level.state()] for (check, subject), level in self._levels.items()]
 
     def restore(self, state: Iterable[list[Any]]) -> None:
         """Takes back what `state` gave."""
