@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from easyrec_lite.inputs import BadRows, RawBatch
+from easyrec_lite.inputs.errors import InputError
 from easyrec_lite.inputs.kafka.client import Client, Fetched, Library, OutOfRangeError, Producer, Topic
 from easyrec_lite.inputs.kafka.ledger import Ledger
 from easyrec_lite.inputs.kafka.settings import Settings
@@ -70,6 +71,7 @@ class Log:
         self.first = dict.fromkeys(range(partitions), 0)
         self.end = dict.fromkeys(range(partitions), 0)
         self.away = False
+        self.cut = False  # it lost messages that were read
         self.starting = 0  # so often it is described as not there
         self.changed = threading.Condition()
         self.committed: dict[int, int] = {}
@@ -147,6 +149,8 @@ class _Client(Client):
         self._paused = set(partitions)
 
     def poll(self, timeout: float) -> list[Fetched]:
+        if self._log.cut:
+            raise InputError("the topic", "a log that lost messages we had read", "the log as it was")
         with self._log.changed:
             if not (fetched := self._take()):
                 self._log.changed.wait(timeout)

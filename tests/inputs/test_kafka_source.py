@@ -280,6 +280,18 @@ def test_a_topic_made_anew_is_refused_at_the_start_and_while_running() -> None:
         make_source(MemoryLibrary(log)).read(position)
 
 
+@pytest.mark.parametrize(("id_", "reason"), [("id-1", "a log that lost messages"), ("id-2", "a topic made anew")])
+def test_a_log_that_was_cut_may_be_another_topic(id_: str, reason: str) -> None:
+    """A client may notice first that the log ends too early, and later that the topic has another id."""
+    log = make_log()
+    with reading(make_source(MemoryLibrary(log))) as batches:
+        next(batches)
+        log.change(id=id_, cut=True)
+        with pytest.raises(InputError, match=reason):
+            for _ in batches:
+                pass
+
+
 def test_a_topic_that_is_not_there() -> None:
     log = make_log()
     with reading(make_source(MemoryLibrary(log), refresh=0.0)) as batches:

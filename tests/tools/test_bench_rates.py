@@ -28,9 +28,9 @@ def test_each_has_its_turn_and_one_that_ends_early_is_told(tmp_path: Path) -> No
         "one epoch": functools.partial(_config, data, ("data_config.num_epochs=1",)),
     }
     seen: list[str] = []
-    rates = rates_in_turn(builds, 2, lambda name, rate: seen.append(name))
-    assert seen == ["plain", "one epoch", "one epoch", "plain"]
-    assert [len(found) for found in rates.values()] == [2, 2]
+    rates = rates_in_turn(builds, 2, lambda name, rate: seen.append(name), copies=2)
+    assert seen == ["plain", "one epoch"] * 2 + ["one epoch", "plain"] * 2
+    assert [len(found) for found in rates.values()] == [4, 4]
     assert all(rate.rows_per_second > 0 and rate.cpu_us > 0 for found in rates.values() for rate in found)
 
     short = {"ends": functools.partial(_config, data, ("train_config.num_steps=20",))}

@@ -1,6 +1,6 @@
 """Training from Kafka beside training from Parquet, and reading alone.
 
-    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 9] [--broker host:port]
+    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 9] [--copies 1] [--broker host:port]
 
 The case of `tools.bench.training`: 20 id features, for DIN two histories of 19 positions on average, batch 4,096. The
 same rows lie in a Parquet file, in a topic with one CSV row a message, and in a topic with Arrow messages of 100 rows;
@@ -8,8 +8,8 @@ same rows lie in a Parquet file, in a topic with one CSV row a message, and in a
 its ledger; Parquet is shuffled; everything else that `easyrec_lite.train` does goes on.
 
 * **x Parquet** is the rate in rows a second over that from Parquet, measured in turn: all trainings live at once, in
-  processes of their own, and each in its turn does 24 steps after 16 that use up what was read ahead. The median of the
-  rounds' ratios, with quartiles.
+  processes of their own (`--copies` of each), and each in its turn does 24 steps after 16 that use up what was read
+  ahead. The median of all ratios, with quartiles.
 * **reading alone** is the source in an empty loop: what the reader's threads cost.
 * **x bound**: on c cores a run can't be faster than its reader alone, nor than c / (CPU of training from Parquet -
   CPU of reading Parquet + CPU of reading Kafka). The measured rate as a share of the smaller of the two.
@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["DIN", "MultiTower"])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--copies", type=int, default=1, help="processes of each training")
     parser.add_argument("--broker", help="host:port of a broker to use instead; topics bench-* are made there")
     flags = parser.parse_args(argv)
     case = dataclasses.replace(Case(), rows=Case.batch * max(batches(flags.rounds), _READ + 1))
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with topics(case, folder, flags.broker, sources) as (data, server):
             for model in flags.models:
                 builds = {source: partial(config, model, case, source, data, server) for source in sources}
-                trained = rates_in_turn(builds, flags.rounds, partial(_say, model))
+                trained = rates_in_turn(builds, flags.rounds, partial(_say, model), flags.copies)
                 alone: dict[str, list[Rate]] = {source: [] for source in sources}
                 for source in sources * min(flags.rounds, _READ_ROUNDS):
                     alone[source].append(_common.in_own_process(read, model, case, source, data, server))

@@ -167,6 +167,10 @@ class Feed:
         except OutOfRangeError as error:
             self._skip(client, error.partition)
             return
+        except InputError:
+            # Of a topic made anew there is more to say than of a log that was cut.
+            self._check_now(client)
+            raise
         self._watch_connection(client)
         self._next |= {one.partition: one.next for one in fetched}
         if self._position.ends is not None:
@@ -200,6 +204,10 @@ class Feed:
         position = self._position
         position.check(replace(position, cluster=topic.cluster, topic_id=topic.id), self._settings.bootstrap)
 
+    def _check_now(self, client: Client) -> None:
+        if topic := client.describe(_ASK_SECONDS):
+            self._check(topic)
+
     def _grow(self, client: Client, topic: Topic) -> None:
         new = [number for number in topic.partitions if number not in self._next and self._settings.reads(number)]
         if new:
@@ -222,8 +230,7 @@ class Feed:
         wanted = self._next[partition]
         rest = {number: offset for number, offset in self._unfinished().items() if number != partition}
         try:
-            if topic := client.describe(_ASK_SECONDS):
-                self._check(topic)
+            self._check_now(client)
             first = client.beginnings([partition], _ASK_SECONDS)[partition]
             end = client.ends([partition], _ASK_SECONDS)[partition]
         except UnreachableError:
