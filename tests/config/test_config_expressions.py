@@ -1,8 +1,8 @@
 """Formulas: parsed as data, computed like the Python they look like, and nothing else gets in."""
 
 import contextlib
-import operator
 import math
+import operator
 
 import numpy as np
 import pytest
