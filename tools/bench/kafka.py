@@ -1,11 +1,13 @@
 """Training from Kafka beside training from Parquet, and reading alone.
 
-    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 9] [--copies 1] [--broker host:port]
+    python -m tools.bench.kafka [--models DIN MultiTower] [--rounds 9] [--copies 1] [--lean] [--broker host:port]
 
 The case of `tools.bench.training`: 20 id features, for DIN two histories of 19 positions on average, batch 4,096. The
 same rows lie in a Parquet file, in a topic with one CSV row a message, and in a topic with Arrow messages of 100 rows;
 4 partitions, on an Apache Kafka that is started for it (or `--broker`), on the same machine. Kafka is read live, with
-its ledger; Parquet is shuffled; everything else that `easyrec_lite.train` does goes on.
+its ledger; Parquet is shuffled; everything else that `easyrec_lite.train` does goes on. All rows have the histories,
+three fifths of their bytes: from Parquet a model reads only its own columns, but a message comes whole. With `--lean`
+no rows have them.
 
 * **x Parquet** is the rate in rows a second over that from Parquet, measured in turn: all trainings live at once, in
   processes of their own (`--copies` of each), and each in its turn does 24 steps after 16 that use up what was read
@@ -70,7 +72,7 @@ def config(model: str, case: Case, source: str, data: Path, server: str, folder:
         listed = " list: true" if is_list and format != "csv" else ""
         fields.append(f'input_fields {{ input_name: "{name}" input_type: {type_}{listed} }}')
     kafka = f"""kafka_train_input {{
-        server: "{server}" topic: "{_topic(format, rows)}" group: "bench" value_format: {_FORMATS[format]}
+        server: "{server}" topic: "{_topic(format, rows, data)}" group: "bench" value_format: {_FORMATS[format]}
         client: {client} max_wait_ms: 60000
     }}"""
     return config_of(model, case, data, folder, EDITS, kafka=kafka, fields=" ".join(fields))
@@ -93,23 +95,33 @@ def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
         return Rate(count * case.batch / wall, cpu / (count * case.batch) * 1e6)
 
 
-def _topic(format: str, rows: int) -> str:
-    return f"bench-{format}-{rows}"
+def _topic(format: str, rows: int, data: Path) -> str:
+    return f"bench-{format}-{rows}-{len(pq.read_schema(data).names)}"  # with and without histories
 
 
 @contextlib.contextmanager
 def topics(
-    case: Case, folder: Path, broker: str | None, sources: Sequence[str] = tuple(SOURCES)
+    case: Case, folder: Path, broker: str | None, sources: Sequence[str] = tuple(SOURCES), *, lean: bool = False
 ) -> Iterator[tuple[Path, str]]:
-    """The rows as a Parquet file and in topics; gives the file and the broker's address."""
+    """The rows as a Parquet file and in topics; gives the file and the broker's address.
+
+    Args:
+        case: the rows.
+        folder: for the file, and for a broker.
+        broker: host:port of one to use; None: it is started.
+        sources: those that topics are needed for.
+        lean: rows without histories.
+    """
     data = folder / "rows.parquet"
     write_rows(data, case)
+    if lean:
+        pq.write_table(pq.read_table(data).drop_columns(list(histories(case))), data, row_group_size=65_536)
     with contextlib.ExitStack() as stack:
         cluster = Cluster(broker) if broker else stack.enter_context(any_broker(folder / "kafka"))
         for format, rows, _ in map(SOURCES.__getitem__, sources):
-            if format and _topic(format, rows) not in cluster.topics():
+            if format and _topic(format, rows, data) not in cluster.topics():
                 replay(
-                    cluster.bootstrap, _topic(format, rows), str(data), format, rows_per_message=rows,
+                    cluster.bootstrap, _topic(format, rows, data), str(data), format, rows_per_message=rows,
                     partitions=4, event_time_field=None,
                 )  # fmt: skip
         yield data, cluster.bootstrap
@@ -123,14 +135,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--copies", type=int, default=1, help="processes of each training")
+    parser.add_argument("--lean", action="store_true", help="rows without histories, for models that don't read them")
     parser.add_argument("--broker", help="host:port of a broker to use instead; topics bench-* are made there")
     flags = parser.parse_args(argv)
+    if flags.lean and "DIN" in flags.models:
+        parser.error("DIN reads histories: name other --models for --lean")
     case = dataclasses.replace(Case(), rows=Case.batch * max(batches(flags.rounds), _READ + 1))
     sources = list(dict.fromkeys(["Parquet", *flags.sources]))
     folder = Path(tempfile.mkdtemp())
     results: dict[str, dict[str, dict[str, list[Rate]]]] = {}
     try:
-        with topics(case, folder, flags.broker, sources) as (data, server):
+        with topics(case, folder, flags.broker, sources, lean=flags.lean) as (data, server):
             for model in flags.models:
                 builds = {source: partial(config, model, case, source, data, server) for source in sources}
                 trained = rates_in_turn(builds, flags.rounds, partial(_say, model), flags.copies)
@@ -141,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 show(model, sources, trained, alone)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _common.keep(flags.json, "kafka", {"case": case, "rounds": flags.rounds, "models": results})
+    _common.keep(flags.json, "kafka", {"case": case, "rounds": flags.rounds, "lean": flags.lean, "models": results})
     return 0
 
 
