@@ -1,27 +1,32 @@
 """kafka-python, with fewer calls and copies between the socket and the messages.
 
 Version 3.0.12 takes 4,096 bytes a call from a socket, and each call gives the interpreter lock away and waits to get it
-back; then it copies a whole response twice before it looks at it, and the records of each partition once more. With
-large messages that is more than half of what polling costs: `tools/bench/kafka.py`, Arrow messages of 100 rows. There
-is no setting for it, so one method each of its transport, its buffer and its decoder are replaced; connections by TLS
-have a transport of their own, and keep it.
+back; then it copies a whole response twice before it looks at it, and the records of each partition once more; and each
+response lies in memory that is new to the process, which the kernel must clear, page by page. With large messages that
+is more than half of what polling costs: `tools/bench/kafka.py`, Arrow messages of 100 rows. There is no setting for it,
+so a method of its transport and one of its decoder are replaced, and the buffer of its parser; connections by TLS have
+a transport of their own, and keep it.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 from kafka import errors as kafka_errors
 from kafka.net.transport import KafkaTCPTransport
+from kafka.protocol import parser
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.schemas.fields.codecs.types import Bytes
 
 _LOG = logging.getLogger(__name__)
 _BYTES = 2**20
-_ORIGINAL_READ = KafkaBytes.read
 _ORIGINAL_EMIT = Bytes.emit_decode_from
 _LARGE = 2**16  # bytes: only fetched messages are that large, and they are decoded from any buffer
+_KEPT = 4  # memories, each as large as the largest responses
+_memories: list[bytearray] = []
+_lock = threading.Lock()
 
 
 def copy_less() -> None:
@@ -31,8 +36,8 @@ def copy_less() -> None:
     """
     if hasattr(KafkaTCPTransport, "_sock_recv"):
         KafkaTCPTransport._sock_recv = _receive
-    if hasattr(KafkaBytes(0), "_idx"):
-        KafkaBytes.read = _read
+    if hasattr(parser, "KafkaBytes"):
+        parser.KafkaBytes = _buffer
     Bytes.emit_decode_from = _emit_decode_from
 
 
@@ -52,12 +57,64 @@ def _receive(transport: KafkaTCPTransport) -> tuple[bytes | memoryview, Exceptio
     return buffer[:count], None if count else kafka_errors.KafkaConnectionError("socket disconnected")
 
 
-def _read(frame: KafkaBytes, nbytes: int | None = None) -> bytes | memoryview:
-    """Hands out all of a large response, which nobody writes to any more, without a copy."""
-    if nbytes is not None or len(frame) < _LARGE:
-        return _ORIGINAL_READ(frame, nbytes)
-    start, frame._idx = frame._idx, len(frame)
-    return memoryview(frame)[start:]
+class LargeResponse:
+    """A response as KafkaBytes holds it, but in memory that was used before; what is left is read without a copy.
+
+    Args:
+        memory: at least so large.
+        size: of the response, bytes.
+    """
+
+    def __init__(self, memory: bytearray, size: int) -> None:
+        self._bytes = memoryview(memory)[:size]
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def read(self, nbytes: int | None = None) -> bytes | memoryview:
+        """The next bytes; without a number all that are left, where they lie."""
+        start = self._at
+        self._at = len(self) if nbytes is None else min(start + nbytes, len(self))
+        found = self._bytes[start : self._at]
+        return found if nbytes is None else bytes(found)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Puts bytes at the current place."""
+        self._bytes[self._at : self._at + len(data)] = data
+        self._at += len(data)
+
+    def seek(self, at: int) -> None:
+        """Goes to a place."""
+        self._at = at
+
+    def tell(self) -> int:
+        """The current place."""
+        return self._at
+
+
+def _buffer(size: int) -> KafkaBytes | LargeResponse:
+    if size < _LARGE:
+        return KafkaBytes(size)
+    with _lock:
+        free: list[bytearray] = []
+        busy: list[bytearray] = []
+        for memory in _memories:
+            (free if _is_free(memory) else busy).append(memory)
+        fitting = next((memory for memory in free if len(memory) >= size), None)
+        if fitting is None:
+            fitting = bytearray(1 << (size - 1).bit_length())
+            _memories[:] = [*busy, fitting][:_KEPT]
+        return LargeResponse(fitting, size)
+
+
+def _is_free(memory: bytearray) -> bool:
+    """Whether nobody looks at any part of it; Python refuses to change the size of memory that somebody looks at."""
+    try:
+        memory.append(memory.pop())
+    except BufferError:
+        return False
+    return True
 
 
 def _emit_decode_from(context: Any, *arguments: Any, **options: Any) -> None:
