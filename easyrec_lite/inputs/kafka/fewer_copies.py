@@ -10,19 +10,20 @@ a transport of their own, and keep it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from kafka import errors as kafka_errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol import parser
 from kafka.protocol.frame import KafkaBytes
-from kafka.protocol.schemas.fields.codecs.types import Bytes
 
 _LOG = logging.getLogger(__name__)
 _BYTES = 2**20
-_ORIGINAL_EMIT = Bytes.emit_decode_from
 _LARGE = 2**16  # bytes: only fetched messages are that large, and they are decoded from any buffer
 _KEPT = 4  # memories, each as large as the largest responses
 _memories: list[bytearray] = []
@@ -38,7 +39,12 @@ def copy_less() -> None:
         KafkaTCPTransport._sock_recv = _receive
     if hasattr(parser, "KafkaBytes"):
         parser.KafkaBytes = _buffer
-    Bytes.emit_decode_from = _emit_decode_from
+    with contextlib.suppress(ImportError):
+        from kafka.protocol.schemas.fields.codecs.types import Bytes
+
+        original = Bytes.emit_decode_from
+        if not isinstance(original, functools.partial):
+            Bytes.emit_decode_from = functools.partial(_emit_decode_from, original)
 
 
 def _receive(transport: KafkaTCPTransport) -> tuple[bytes | memoryview, Exception | None]:
@@ -117,9 +123,9 @@ def _is_free(memory: bytearray) -> bool:
     return True
 
 
-def _emit_decode_from(context: Any, *arguments: Any, **options: Any) -> None:
+def _emit_decode_from(original: Callable[..., None], context: Any, *arguments: Any, **options: Any) -> None:
     """Has the code that is generated for a response take `bytes` from it without a copy, where they are many."""
-    _ORIGINAL_EMIT(context, *arguments, **options)
+    original(context, *arguments, **options)
     if hasattr(context, "globs"):
         context.globs["bytes"] = _bytes
 
