@@ -1,7 +1,7 @@
 """How fast trainings run, measured in turn: all live at once, each in a process of its own, and one runs at a time.
 
 So what else the machine does hits all of them alike, and none of them starts cold. Where its memory lies makes one
-process faster than another of the same kind by some per cent for as long as it lives: to tell less, take several.
+process faster than another of the same kind by some per cent for as long as it lives: to see less, take several.
 """
 
 from __future__ import annotations

@@ -26,24 +26,22 @@ class ArrowDecoder(Decoder):
     def _cut(self, values: Sequence[bytes | None]) -> Cut:
         cut = Cut()
         alike: list[_Alike] = []
-        seen: dict[bytes, _Alike] = {}  # by the bytes of the schema: most messages begin with the same ones
-        plain: dict[bytes, pa.Schema] = {}
+        # By the bytes of the schema, for most messages begin with the same ones; with it where it is all it takes.
+        seen: dict[bytes, tuple[_Alike, pa.Schema | None]] = {}
         for number, value in enumerate(values):
             if not value:
                 cut.spoil(number, "no value" if value is None else "an empty message")
                 continue
             try:
                 header = value[: _header_size(value)]
-                group = seen.get(header)
-                batches = _read(value, plain.get(header), len(header))
+                group, plain = seen.get(header, (None, None))
+                batches = _read(value, plain, len(header))
                 if group is None:
                     schema = batches[0].schema
                     group = next((group for group in alike if group.schema.equals(schema)), None)
                     if group is None:
                         alike.append(group := _Alike(schema, self._wanted(schema)))
-                    seen[header] = group
-                    if _is_plain(schema, header):
-                        plain[header] = schema
+                    seen[header] = group, schema if _is_plain(schema, header) else None
                 group.add(number, batches)
             except _UnreadableError as error:
                 cut.spoil(number, str(error), column=error.column)
