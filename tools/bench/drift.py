@@ -2,7 +2,7 @@
 
     python -m tools.bench.drift [--data data/taobao] [--seeds 20] [--clean_rows 5000000]
     python -m tools.bench.drift --cost
-    python -m tools.bench.drift --throughput [--rounds 9] [--copies 3]
+    python -m tools.bench.drift --throughput [--pairs 12] [--copies 3]
 
 Rows come from `tools.data.taobao_like` in the order of time, with its cycles of day and week and its trends: five
 populations, each with two weeks of rows as the reference (`statistics.json`, as training writes it) and the four days
@@ -18,8 +18,8 @@ batches of 1,024.
 Thresholds were chosen on TUNING_SEEDS; what is reported is of REPORTED_SEEDS, other populations and other drifts.
 
 `--cost`: CPU time of the detector alone on the batches of the measured MultiTower (20 id features, zipf ids).
-`--throughput`: that MultiTower trained from Parquet with the monitor, all checks on all features, windows of 10,000
-rows, and without it, in turn (see `_rates`), in several processes each: the median of all ratios, with quartiles.
+`--throughput`: that MultiTower trained from Parquet, with the monitor, all checks on all features, windows of 10,000
+rows, switched on and off in turn (see `_switching`): the median of all ratios, with quartiles.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ from easyrec_lite.streaming.drift import Detector, Measurement, WatchedBatch, Wi
 from easyrec_lite.terminal import main_guard, table
 from tools.bench._cases import Case, config_of, write_rows
 from tools.bench._common import Spread
-from tools.bench._rates import EDITS, batches, cpu_ratios, rates_in_turn, ratios
+from tools.bench._rates import cpu_ratios, ratios
+from tools.bench._switching import CALL, Pair, switched
 from tools.drift import Drift, inject
 
 WINDOW = 10_240
@@ -280,26 +281,32 @@ def cost(batches: int = 48, rounds: int = 7) -> None:
     table("CPU microseconds a row, 20 id features", ("reference", "median", "least", "most"), lines)
 
 
-def _config(data: Path, edits: Sequence[str], folder: Path) -> PipelineConfig:
-    return config_of("MultiTower", Case(), data, folder, [*EDITS, *edits])
+def _config(data: Path, folder: Path) -> PipelineConfig:
+    edits = [f"train_config.steps_per_call={CALL}", "stream_config.drift={reference_first_windows: 2}"]
+    return config_of("MultiTower", Case(), data, folder, edits)
 
 
-def throughput(rounds: int, copies: int) -> None:
+def throughput(pairs: int, copies: int) -> None:
     """Prints what the monitor leaves of the rate of training."""
-    kinds = {"without": [], "with the monitor": ["stream_config.drift={reference_first_windows: 2}"]}
+
+    def show(pair: Pair) -> None:
+        print(f"off: {pair.off}, on: {pair.on}", file=sys.stderr)
+
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.parquet"
-        write_rows(data, dataclasses.replace(Case(), rows=Case.batch * batches(rounds)))
-        builds = {kind: functools.partial(_config, data, edits) for kind, edits in kinds.items()}
-        found = rates_in_turn(builds, rounds, lambda kind, rate: print(f"{kind}: {rate}", file=sys.stderr), copies)
+        write_rows(data, dataclasses.replace(Case(), rows=200 * Case.batch))
+        found = switched(functools.partial(_config, data), pairs, copies, show)
+    off, on = [pair.off for pair in found], [pair.on for pair in found]
     lines = []
-    for kind, rates in found.items():
-        rows, cpu = (Spread.of(getattr(rate, name) for rate in rates) for name in ("rows_per_second", "cpu_us"))
-        others = found["without"]
-        texts = (ratios(rates, others).text(), cpu_ratios(rates, others).text())
-        lines.append((kind, f"{rows.median:,.0f}", cpu.text(1), *texts))
-    heads = ("drift", "rows/s", "CPU us/row", "x rate", "x CPU")
-    table(f"MultiTower, {rounds} rounds of {copies} processes each, median (quartiles)", heads, lines)
+    for name, rates in (("off", off), ("on", on)):
+        rows, cpu = (Spread.of(getattr(rate, key) for rate in rates) for key in ("rows_per_second", "cpu_us"))
+        lines.append(
+            (name, f"{rows.median:,.0f}", cpu.text(1), ratios(rates, off).text(), cpu_ratios(rates, off).text())
+        )
+    heads = ("monitor", "rows/s", "CPU us/row", "x rate", "x CPU")
+    table(f"MultiTower, {pairs} pairs of turns in each of {copies} processes, median (quartiles)", heads, lines)
+    by_copy = [ratios(on[n : n + pairs], off[n : n + pairs]).median for n in range(0, len(found), pairs)]
+    print(f"median rate by process: {', '.join(f'{median:.3f}' for median in by_copy)}")
 
 
 @main_guard
@@ -313,11 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--tuning", action="store_true", help="on the seeds that thresholds were chosen on")
     add("--cost", action="store_true", help="measure the cost instead")
     add("--throughput", action="store_true", help="measure what it leaves of the rate of training instead")
-    add("--rounds", type=int, default=9, help="of --throughput (default: %(default)s)")
-    add("--copies", type=int, default=3, help="of --throughput, processes of each training (default: %(default)s)")
+    add("--pairs", type=int, default=12, help="of --throughput, turns in each process (default: %(default)s)")
+    add("--copies", type=int, default=3, help="of --throughput, processes (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.throughput:
-        throughput(options.rounds, options.copies)
+        throughput(options.pairs, options.copies)
         return 0
     if options.cost:
         cost()
