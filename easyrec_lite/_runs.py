@@ -85,8 +85,8 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> PipelineConf
     return config
 
 
-def set_threads(config: pipeline_pb2.EasyRecConfig) -> None:
-    """Applies the thread counts of the config; they must be set before TensorFlow does anything."""
+def set_up_tensorflow(config: pipeline_pb2.EasyRecConfig) -> None:
+    """Applies the thread counts of the config, and keeps freed memory: both before TensorFlow does anything."""
     train, threading = config.train_config, tf.config.threading
     try:
         if train.inter_op_parallelism_threads:
@@ -97,6 +97,7 @@ def set_threads(config: pipeline_pb2.EasyRecConfig) -> None:
         warn(
             "The thread counts of train_config stay as they are: TensorFlow runs already. Start a new process for them."
         )
+    keep_freed_memory()
 
 
 def model_dir_of(config: PipelineConfig) -> Path:
@@ -167,8 +168,7 @@ def train(config: PipelineConfig, options: TrainOptions | None = None) -> FitRes
         start, stop = _decisions.prepare(message, model_dir, *known)
     else:
         _refuse_trained(model_dir, alarms)
-    set_threads(message)
-    keep_freed_memory()
+    set_up_tensorflow(message)
     _make_deterministic()
     with late_errors(config):
         if start is not None:
@@ -406,7 +406,7 @@ def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tupl
     if not can_evaluate(message):
         raise ConfigError([Problem("eval_input_path", "nothing", "the files, or kafka_eval_input, to evaluate on")])
     checkpoint = checkpoint_of(config, checkpoint_path)
-    set_threads(message)
+    set_up_tensorflow(message)
     with late_errors(config):
         recommender = restored_recommender(message, checkpoint)
         source = evaluation_source(message, recommender)

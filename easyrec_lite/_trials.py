@@ -59,7 +59,7 @@ def work(search: Search, parent: int, threads: int) -> None:
         importlib.import_module(module)
     space = read_space(search.space)
     base = BaseConfig(search.config, search.overrides, _runs.CHECKS)
-    _runs.set_threads(base.config.message)
+    _runs.set_up_tensorflow(base.config.message)
     if threads and not base.config.message.train_config.intra_op_parallelism_threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     study = SharedStudy(search.storage, search.study, space, search.seed, parent)

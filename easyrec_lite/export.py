@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.asset_files:
         message.export_config.asset_files.extend(options.asset_files.split(","))
     keep_reports_in(_runs.model_dir_of(config))
-    _runs.set_threads(message)
+    _runs.set_up_tensorflow(message)
     with _runs.late_errors(config):
         assets = asset_files(message)
         checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)

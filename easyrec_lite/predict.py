@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     message = config.message
     keep_reports_in(_runs.model_dir_of(config))
     separator = _separator(options.output_sep)
-    _runs.set_threads(message)
+    _runs.set_up_tensorflow(message)
     checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
     keep = [name.strip() for name in options.reserved_cols.split(",") if name.strip()]
     outputs = [name.strip() for name in options.output_cols.split(",") if name.strip()]

@@ -23,6 +23,18 @@ def test_fm_is_the_sum_over_pairs() -> None:
     np.testing.assert_array_equal(FM(dim=2)(tf.reshape(x, [3, 8])), FM()(x))
 
 
+@pytest.mark.parametrize("use_variant", [False, True])
+def test_the_gradient_of_fm_is_that_of_the_sum_over_pairs(use_variant: bool) -> None:
+    x, upstream = normal(3, 4, 2), normal(3, 2 if use_variant else 1)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        pairs = tf.add_n([x[:, i] * x[:, j] for i, j in combinations(range(4), 2)])
+        expected = tf.reduce_sum(upstream * pairs)
+        three, two = FM(use_variant)(x), FM(use_variant, dim=2)(tf.reshape(x, [3, 8]))
+    np.testing.assert_allclose(tape.gradient(three, x, upstream), tape.gradient(expected, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(tape.gradient(two, x, upstream), tape.gradient(three, x, upstream))
+
+
 def test_fm_needs_fields_of_one_width() -> None:
     for layer in (FM(), FM(dim=3)):
         with pytest.raises(ValueError, match="one width"):

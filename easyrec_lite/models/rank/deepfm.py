@@ -69,7 +69,7 @@ class DeepFM(Model):
         self._wide_dim = self.wide_dim(config.model_config)
         self._fm_group = "fm" if "fm" in layouts else "deep"
         self._fm_width = fm_width(layouts[self._fm_group])
-        self.fm = FM(use_variant=True, dim=self._fm_width, name="fm")
+        self.fm = FM(use_variant=self.params.HasField("final_dnn"), dim=self._fm_width, name="fm")
         self.dnn = mlp_from_config(self.params.dnn, "dnn")
         self.final_dnn = (
             mlp_from_config(self.params.final_dnn, "final_dnn") if self.params.HasField("final_dnn") else None
@@ -84,8 +84,7 @@ class DeepFM(Model):
         if self.final_dnn is not None:
             x = apply(self.final_dnn, concat([wide, fm, deep]), training=training)
             return self.tasks[0].predictions(apply(self.output_layer, x))
-        pairs = tf.reduce_sum(as_tensor(fm), axis=1, keepdims=True)
-        logits = as_tensor(apply(self.output_layer, deep)) + as_tensor(wide) + pairs
+        logits = as_tensor(apply(self.output_layer, deep)) + as_tensor(wide) + as_tensor(fm)
         return self.tasks[0].predictions(logits)
 
     def _linear(self, group: tf.Tensor | Sided) -> tf.Tensor | Sided:
