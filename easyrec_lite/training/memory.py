@@ -14,6 +14,7 @@ _TENSORFLOW = {"TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPU_BFC_MEM_LIMIT_IN_MB":
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _HEAP = 2**26  # the size of a heap of glibc: with so much kept at its end nothing of it is given back
 _LARGEST_KEPT = 2**25  # the most that glibc allows
+_FREE = 2**30  # that may lie at the end of the main heap
 
 
 def keep_freed_memory() -> bool:
@@ -39,7 +40,7 @@ def keep_freed_memory() -> bool:
         mallopt = library.mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    told = [mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT), mallopt(_M_TOP_PAD, _HEAP), mallopt(_M_TRIM_THRESHOLD, _HEAP)]
+    told = [mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT), mallopt(_M_TOP_PAD, _HEAP), mallopt(_M_TRIM_THRESHOLD, _FREE)]
     return all(told)
 
 
