@@ -119,12 +119,14 @@ class CountWatch:
                 continue
             last = 1 if self._breached[subject] else len(spans)
             ways = results[:last] + (recent[:last] if subject < len(lately) and lately[subject] else [])
-            found = [judge(check, name, *way.of(subject)) for way in ways]
-            place = first_breach(found)
-            if found[place].breached:
+            places = [0, *(n for n, way in enumerate(ways) if n and judge.is_unlikely(check, way.sigmas[subject]))]
+            found = [judge(check, name, *ways[place].of(subject)) for place in places]
+            first = first_breach(found)
+            if found[first].breached:
                 breached[subject] = True
-                found[place] = self._with_parts(found[place], subject, spans[place % last], usually[place % last])
-            measurements.append(found[place])
+                span = places[first] % last
+                found[first] = self._with_parts(found[first], subject, spans[span], usually[span])
+            measurements.append(found[first])
         if self._before:
             self._learn_course((before, now), (usual_before, usual), learning, breached)
         self._learn(learning, breached, now[self.layout.width :] > 0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from easyrec_lite.features.hashing import CYCLE_BUCKETS, HISTOGRAM_BUCKETS, STRIDE, HashedIds
+from easyrec_lite.features.hashing import CYCLE_BUCKETS, HISTOGRAM_BUCKETS, HashedIds
 from easyrec_lite.streaming.drift.layout import NUMBER_BINS, FlatBatch, Floats, Layout
 from easyrec_lite.streaming.drift.seen_ids import Bits, Bytes, hits
 
@@ -94,13 +95,11 @@ class Counter:
 
 def _unseen(ids: HashedIds, seen: Bytes) -> Floats:
     """How many ids of each feature were not seen."""
-    unseen = np.zeros(len(ids.features))
-    for start in range(0, len(ids.index), _AT_ONCE):
-        index = ids.index[start : start + _AT_ONCE]
-        new = np.flatnonzero(~hits(seen, index))
-        if len(new):
-            unseen += np.bincount(index[new] // STRIDE, minlength=len(unseen))
-    return unseen
+    new = np.empty(len(ids.index), np.bool_)
+    for start in range(0, len(new), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        np.logical_not(hits(seen, ids.index[part]), out=new[part])
+    return np.array([np.count_nonzero(new[start:stop]) for start, stop in pairwise(ids.starts)], np.float64)
 
 
 def bin_counts(values: npt.NDArray[np.float32], edges: npt.NDArray[np.float32]) -> Floats:

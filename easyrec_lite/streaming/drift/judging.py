@@ -25,6 +25,10 @@ class Judge:
         """Whether a subject is watched."""
         return self.settings[check].watches(subject)
 
+    def is_unlikely(self, check: str, sigmas: float) -> bool:
+        """Whether so many standard errors are enough for a breach."""
+        return sigmas > self.settings[check].sigmas
+
     def __call__(
         self, check: str, subject: str, value: float, reference: float, sigmas: float, distance: float | None = None
     ) -> Measurement:
@@ -42,7 +46,7 @@ class Judge:
         threshold = setting.threshold
         if distance is None:
             distance = CHECKS[check].distance(value, reference)
-        breached = CHECKS[check].too_far(distance, threshold) and sigmas > setting.sigmas
+        breached = CHECKS[check].too_far(distance, threshold) and self.is_unlikely(check, sigmas)
         if (value - reference) * _SIDES.get(check, 0) < 0:
             breached = False
         return Measurement(check, subject, value, reference, threshold, sigmas, breached)

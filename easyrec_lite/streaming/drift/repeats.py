@@ -71,11 +71,9 @@ class Repeats:
         shift = max(self._shifts)
         compared, before = _below(distinct, shift), _below(self._before, shift)
         rows = len(_below(now, shift)) if len(self._before) else 0
-        if len(before):
-            places = np.minimum(np.searchsorted(before, compared), len(before) - 1)
-            first = int(np.count_nonzero(before[places] != compared))
-        else:
-            first = len(compared)
+        both = np.concatenate([before, compared])
+        both.sort(kind="stable")  # two ascending runs are merged
+        first = len(compared) - int(np.count_nonzero(both[1:] == both[:-1]))
         self._now, self._kept, self._before = [], 0, distinct
         self._shifts = [0, self._shifts[0]]
         return (1.0 - first / rows if rows else 0.0), rows

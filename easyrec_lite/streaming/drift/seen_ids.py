@@ -121,7 +121,9 @@ class SeenIds:
 def hits(bits: Bytes, slots: npt.NDArray[np.int64]) -> Bits:
     """Which of the slots, `[N]`, numbered over all features, are taken."""
     found = bits.reshape(-1).take(slots >> 3)
-    found <<= (slots & 7).astype(np.uint8)
+    places = slots.astype(np.uint8)
+    places &= 7
+    found <<= places
     return found >= 128
 
 
