@@ -33,13 +33,19 @@ def take(table: tf.Tensor | tf.Variable | StoredRows, indices: Sequence[tf.Tenso
 
 
 def sum_rows(
-    values: tf.Tensor, index: tf.Tensor, count: tf.Tensor | int, weights: tf.Tensor | None = None
+    values: tf.Tensor,
+    index: tf.Tensor,
+    count: tf.Tensor | int,
+    weights: tf.Tensor | None = None,
+    *,
+    differentiable: bool = False,
 ) -> tf.Tensor:
     """`[count, dim]` whose row i is the sum of the rows of `values` `[N, dim]` at which `index` `[N]` is i.
 
     The same as `tf.math.unsorted_segment_sum(values * weights[:, None], index, count)`, and several times faster on a
     CPU: a product with a sparse matrix that has one entry a row of `values`. The sums are in order, so the result
-    does not depend on the number of threads. Gradients flow to `values` only.
+    does not depend on the number of threads. If it is to be `differentiable`, it is by `values` only; an exported graph
+    is better without, for it would name a gradient that whoever loads it doesn't have.
     """
     dim = values.shape[1]
     index = tf.cast(index, tf.int32)
@@ -47,26 +53,24 @@ def sum_rows(
     # Wide rows as several narrow ones.
     pieces = next((p for p in range(1, dim // 8 + 1) if dim % p == 0 and dim // p <= _FAST_WIDTH), 1)
 
-    @tf.custom_gradient
-    def summed(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def summed(values: tf.Tensor) -> tf.Tensor:
         place, share = index, weights
         if pieces > 1:
             place = tf.reshape(index[:, None] * pieces + tf.range(pieces), [-1])
             share = tf.repeat(weights, pieces)
-        size = tf.size(place, tf.int64)
         sums = tf.raw_ops.SparseTensorDenseMatMul(
             a_indices=_numbered(place),
             a_values=share,
-            a_shape=tf.stack([tf.cast(count, tf.int64) * pieces, size]),
+            a_shape=tf.stack([tf.cast(count, tf.int64) * pieces, tf.size(place, tf.int64)]),
             b=tf.reshape(values, [-1, dim // pieces]),
         )
+        return tf.reshape(sums, [-1, dim])
 
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.gather(upstream, index) * weights[:, None]
+    @tf.custom_gradient
+    def summed_with_gradient(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return summed(values), lambda upstream: tf.gather(upstream, index) * weights[:, None]
 
-        return tf.reshape(sums, [-1, dim]), gradient
-
-    return summed(values)
+    return summed_with_gradient(values) if differentiable else summed(values)
 
 
 def _numbered(index: tf.Tensor) -> tf.Tensor:

@@ -211,7 +211,8 @@ class EmbeddingCollection(tf.Module):
         splits = plan.splits[key]
         if key in plan.bags:
             bags = tf.size(splits) - 1 if isinstance(request, Pooled) else splits[-1]
-            values = sum_rows(values, plan.bags[key], bags, plan.weights[key])
+            trained = self.optimizer is not None
+            values = sum_rows(values, plan.bags[key], bags, plan.weights[key], differentiable=trained)
         return values if isinstance(request, Pooled) else SequenceOutput(values, splits)
 
     def update(

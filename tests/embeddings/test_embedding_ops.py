@@ -45,8 +45,15 @@ def test_gradient_of_sum_rows(dim: int) -> None:
     upstream = random.normal(size=(4, dim)).astype(np.float32)
     with tf.GradientTape() as tape:
         tape.watch(values)
-        loss = tf.reduce_sum(sum_rows(values, tf.constant(index), 4, tf.constant(weights)) * upstream)
+        sums = sum_rows(values, tf.constant(index), 4, tf.constant(weights), differentiable=True)
+        loss = tf.reduce_sum(sums * upstream)
     np.testing.assert_allclose(tape.gradient(loss, values), upstream[index] * weights[:, None], rtol=1e-6)
+
+
+def test_sum_rows_names_no_gradient_of_its_own_in_an_exported_graph() -> None:
+    specs = tf.TensorSpec([None, 32]), tf.TensorSpec([None], tf.int64)
+    traced = tf.function(lambda values, index: sum_rows(values, index, 4)).get_concrete_function(*specs)
+    assert not any("_gradient_op_type" in operation.node_def.attr for operation in traced.graph.get_operations())
 
 
 @given(st.lists(st.integers(0, 4)))

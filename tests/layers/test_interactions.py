@@ -30,9 +30,17 @@ def test_the_gradient_of_fm_is_that_of_the_sum_over_pairs(use_variant: bool) -> 
         tape.watch(x)
         pairs = tf.add_n([x[:, i] * x[:, j] for i, j in combinations(range(4), 2)])
         expected = tf.reduce_sum(upstream * pairs)
-        three, two = FM(use_variant)(x), FM(use_variant, dim=2)(tf.reshape(x, [3, 8]))
+        three = FM(use_variant)(x, training=True)
+        two = FM(use_variant, dim=2)(tf.reshape(x, [3, 8]), training=True)
     np.testing.assert_allclose(tape.gradient(three, x, upstream), tape.gradient(expected, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(three, FM(use_variant)(x))
     np.testing.assert_array_equal(tape.gradient(two, x, upstream), tape.gradient(three, x, upstream))
+
+
+def test_fm_names_no_gradient_of_its_own_in_an_exported_graph() -> None:
+    layer = FM()
+    traced = tf.function(lambda x: layer(x)).get_concrete_function(tf.TensorSpec([None, 4, 2]))
+    assert not any("_gradient_op_type" in operation.node_def.attr for operation in traced.graph.get_operations())
 
 
 def test_fm_needs_fields_of_one_width() -> None:

@@ -79,7 +79,7 @@ class DeepFM(Model):
     def call(self, groups: dict[str, GroupInput], training: bool = False) -> dict[str, tf.Tensor]:
         """See Model.call."""
         wide = self._linear(groups["wide"])
-        fm = apply(self.fm, groups[self._fm_group])
+        fm = apply(self.fm, groups[self._fm_group], training=training)
         deep = apply(self.dnn, groups["deep"], training=training)
         if self.final_dnn is not None:
             x = apply(self.final_dnn, concat([wide, fm, deep]), training=training)
