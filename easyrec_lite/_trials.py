@@ -59,9 +59,9 @@ def work(search: Search, parent: int, threads: int) -> None:
         importlib.import_module(module)
     space = read_space(search.space)
     base = BaseConfig(search.config, search.overrides, _runs.CHECKS)
-    _runs.set_up_tensorflow(base.config.message)
     if threads and not base.config.message.train_config.intra_op_parallelism_threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+    _runs.set_up_tensorflow(base.config.message)
     study = SharedStudy(search.storage, search.study, space, search.seed, parent)
     runner = TrialRunner(study, base, search.directory)
     # One without its parent is about to be ended: what other orphans left is not for it to begin.
