@@ -41,7 +41,7 @@ class _Switched(DriftMonitor):
     """A monitor that looks away when it is told to."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._on = False
+        self._on = True
         super().__init__(*arguments, **options)
 
     def switch(self, trainer: Trainer, on: bool) -> None:
