@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from optuna.trial import Trial
 
-from easyrec_lite import _runs, _sources
+from easyrec_lite import _runs, _sources, _training
 from easyrec_lite._workers import Search
 from easyrec_lite.config import ERROR, ConfigError
 from easyrec_lite.inputs import as_dataset
@@ -147,7 +147,7 @@ class TrialRunner:
                 ]
             )
             callbacks = [watch, report] if report is not None else [watch]
-            result = _runs.train(config, _runs.TrainOptions(resume=True, callbacks=callbacks))
+            result = _training.train(config, _training.TrainOptions(resume=True, callbacks=callbacks))
             # One that looks bad at its very last evaluation has been trained to its end.
             if report is not None and report.pruned and result.stopped_by == report.stop_reason():
                 self._study.prune(trial, report.pruned)

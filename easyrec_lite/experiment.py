@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from easyrec_lite import _runs, _sources
+from easyrec_lite import _runs, _sources, _training
 from easyrec_lite._exporters import asset_files
 from easyrec_lite._html import Html
 from easyrec_lite._insight import curves, scoring
@@ -109,9 +109,9 @@ class Experiment(Insights):
         Raises:
             UserError: the folder holds no `pipeline.config`.
         """
-        path = Path(model_dir) / _runs.CONFIG_FILE
+        path = Path(model_dir) / _training.CONFIG_FILE
         if not path.exists():
-            raise UserError(f"{model_dir}: found no {_runs.CONFIG_FILE}; expected the model_dir of a training.")
+            raise UserError(f"{model_dir}: found no {_training.CONFIG_FILE}; expected the model_dir of a training.")
         return cls(path, name or Path(model_dir).name, model_dir)
 
     # ---- what the commands do
@@ -158,11 +158,11 @@ class Experiment(Insights):
                 " train(replace=True), or keep it and give the new Experiment another model_dir."
             )
         display = self._display(pipeline) if progress else None
-        options = _runs.TrainOptions(resume, display=display, rows=frame, eval_rows=eval_frame)
+        options = _training.TrainOptions(resume, display=display, rows=frame, eval_rows=eval_frame)
         self._restored = None
         self._eval_data = eval_data if eval_data is not None else self._eval_data
         try:
-            self.result = _runs.train(pipeline, options)
+            self.result = _training.train(pipeline, options)
         finally:
             if display is not None:
                 display.close()
@@ -282,7 +282,7 @@ class Experiment(Insights):
     @property
     def history(self) -> pd.DataFrame:
         """Losses and metrics by step: one row a record of `metrics.jsonl`, of the `kind` train or evaluation."""
-        return curves.learning_history(self.model_dir / _runs.METRICS_FILE)
+        return curves.learning_history(self.model_dir / _training.METRICS_FILE)
 
     @property
     def parameters(self) -> View:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.server and not options.parity_rows:
         arguments.error("--server: found --parity_rows 0; expected rows to compare on")
 
-    from easyrec_lite import _runs
+    from easyrec_lite import _runs, _sources
     from easyrec_lite._exporters import asset_files
     from easyrec_lite.config import to_text
     from easyrec_lite.serving import PARITY, description, export_model
@@ -143,7 +143,7 @@ def _compare_live(
 
 def _rounding(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> list[tuple[str, ...]]:
     """What tables in fewer bytes change: their size, and the metrics on the evaluation rows if there are any."""
-    from easyrec_lite import _runs
+    from easyrec_lite import _runs, _sources
     from easyrec_lite.embeddings import store_rows
     from easyrec_lite.inputs import MissingFilesError
     from easyrec_lite.serving import restored_recommender
@@ -155,7 +155,7 @@ def _rounding(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> lis
     recommender = restored_recommender(config, checkpoint)
     tables = list(recommender.collection.variables_by_bucket.values())
     evaluate = None
-    if _runs.can_evaluate(config):
+    if _sources.can_evaluate(config):
         with contextlib.suppress(MissingFilesError):
             evaluate = _runs.evaluator(config, recommender)
     before = evaluate() if evaluate else {}

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     # TensorFlow takes seconds to import: a wrong flag is told before.
-    from easyrec_lite import _runs
+    from easyrec_lite import _runs, _training
     from easyrec_lite._interruption import StopOnSignal
     from easyrec_lite._progress import ProgressDisplay
 
@@ -82,9 +82,9 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             return 0
     display, interruption = ProgressDisplay(config.message.train_config.num_steps or None), StopOnSignal()
     try:
-        result = _runs.train(
+        result = _training.train(
             config,
-            _runs.TrainOptions(
+            _training.TrainOptions(
                 options.continue_train, [interruption], display=display, decision=decision, imports=options.imports
             ),
         )

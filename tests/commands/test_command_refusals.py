@@ -13,7 +13,7 @@ import pytest
 from command_runs import SAMPLES, Run, Workspace, command, refused
 from config_damage import MUTATIONS
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.errors import UserError
 
 Trained = tuple[Workspace, Run]
@@ -208,7 +208,7 @@ def test_a_hundred_damaged_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def valid(*_: object) -> None:
         raise UserError("this config is fine")
 
-    monkeypatch.setattr(_runs, "train", valid)
+    monkeypatch.setattr(_training, "train", valid)
     samples = sorted(SAMPLES.glob("*.config"))
     names = ["drop a line", "misspell", "wrong type", "out of range"]
     wrong = fine = 0

@@ -99,8 +99,8 @@ def test_a_stop_that_is_killed_is_finished_at_the_next_start(drifting: Workspace
     """SIGKILL between the alarm and the removal of the checkpoints behind it."""
     program = (
         "import os, signal, sys\n"
-        "from easyrec_lite import _runs, train\n"
-        "_runs.discard_after = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if a[1] >= 0 else None\n"
+        "from easyrec_lite import _training, train\n"
+        "_training.discard_after = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if a[1] >= 0 else None\n"
         "sys.exit(train.main(sys.argv[1:]))\n"
     )
     paths = [("train_input_path", "train.txt"), ("model_dir", "model")]

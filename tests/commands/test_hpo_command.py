@@ -19,7 +19,7 @@ import pytest
 from command_runs import ROOT, Run, command, refused
 from training_runs import SMALL, write_rows
 
-from easyrec_lite import _arguments, _runs
+from easyrec_lite import _arguments, _runs, _training
 from easyrec_lite.checkpoints import latest
 from easyrec_lite.config import load_config
 
@@ -169,8 +169,8 @@ def test_flags_that_are_needed(missing: str, tmp_path: Path) -> None:
 # What a user imports reaches every worker: these trials end as their number of units says.
 FAULTS = """
 import os, signal
-from easyrec_lite import _runs
-train = _runs.train
+from easyrec_lite import _training
+train = _training.train
 def faulty(config, options):
     units = list(config.message.model_config.multi_tower.towers[0].dnn.hidden_units)
     if units == [2]:
@@ -180,7 +180,7 @@ def faulty(config, options):
     if units == [4]:
         raise RuntimeError("no reason\\nbut this one")
     return train(config, options)
-_runs.train = faulty
+_training.train = faulty
 """
 
 
@@ -188,7 +188,7 @@ def test_a_trial_that_fails_or_takes_its_process_along_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(_runs, "train", _runs.train)  # put back what the module changes in this process
+    monkeypatch.setattr(_training, "train", _training.train)  # put back what the module changes in this process
     (tmp_path / "hpo_faults.py").write_text(FAULTS)
     space = f"""objectives {{ metric: "auc" }} objectives {{ metric: "parameters" direction: MINIMIZE }}
     parameters {{ name: "units" path: "{UNITS}" values: ["[2]", "[3]", "[4]", "[5]", "[6]", "[500]"] }}
@@ -216,13 +216,13 @@ def test_a_trial_that_fails_or_takes_its_process_along_is_recorded(
 # Tells which process works on which trial.
 WATCH = """
 import os
-from easyrec_lite import _runs
-train = _runs.train
+from easyrec_lite import _training
+train = _training.train
 def watched(config, options):
     with open(os.environ["HPO_LOG"], "a") as file:
         file.write(f"{os.environ['HPO_RUN']} {os.getpid()} {config.message.model_dir}\\n")
     return train(config, options)
-_runs.train = watched
+_training.train = watched
 """
 
 

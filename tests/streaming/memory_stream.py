@@ -9,7 +9,7 @@ import pytest
 from kafka_streams import Log, MemoryLibrary
 from stream_runs import TEXT
 
-from easyrec_lite import _runs
+from easyrec_lite import _runs, _training
 from easyrec_lite._decisions import Decision
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.inputs.kafka import opening
@@ -87,4 +87,4 @@ def train(
     """Trains, up to so many rows; `kind` is a decision."""
     decision = Decision(kind, str(place)) if kind else None
     stop = (StopAt(rows),) if rows is not None else ()
-    return _runs.train(config, _runs.TrainOptions(resume, (*stop, *callbacks), decision=decision))
+    return _training.train(config, _training.TrainOptions(resume, (*stop, *callbacks), decision=decision))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from training_runs import SMALL, config
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite._decisions import Decision
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.streaming import building
@@ -109,7 +109,7 @@ def train(
 ) -> FitResult:
     """Trains; `kind` is a decision."""
     decision = Decision(kind, place) if kind else None
-    return _runs.train(config, _runs.TrainOptions(resume, callbacks, decision=decision))
+    return _training.train(config, _training.TrainOptions(resume, callbacks, decision=decision))
 
 
 def alarms(model_dir: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from kill_driver import KillingFiles, Watch, kill
 from stream_runs import config
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.inputs.kafka import feed, ledger
 from easyrec_lite.training import Callback, StepsResult, Trainer
 
@@ -135,7 +135,7 @@ def main(order: dict[str, Any]) -> None:
     settings = config(
         order["server"], order["topic"], Path(order["model"]), *order.get("edits", ()), bounded=order["bounded"]
     )
-    _runs.train(settings, _runs.TrainOptions(resume=True, callbacks=callbacks, files=files))
+    _training.train(settings, _training.TrainOptions(resume=True, callbacks=callbacks, files=files))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from memory_stream import StopAt
 from stream_runs import COLUMNS, config, write_rows
 from training_runs import tensors
 
-from easyrec_lite import _runs
+from easyrec_lite import _decisions, _training
 from easyrec_lite.checkpoints import latest
 from tools.kafka_broker import Cluster
 from tools.kafka_replay import replay
@@ -71,9 +71,11 @@ def test_from_the_alarm_to_the_end(kafka: Cluster, make_topic: Callable[..., str
     assert sum(end for _, end in alarm["offsets"].values()) * 3 >= alarm["windows"][-1]["to_row"]
 
     settings = config(kafka.bootstrap, topic, model, *edits)
-    options = _runs.TrainOptions(callbacks=[StopAt(12_000)], decision=_runs.Decision("accept"))
-    _runs.train(settings, options)
+    options = _training.TrainOptions(callbacks=[StopAt(12_000)], decision=_decisions.Decision("accept"))
+    _training.train(settings, options)
     plain = tmp_path / "plain"
     shutil.copytree(model / "ledger", plain / "ledger")
-    _runs.train(config(kafka.bootstrap, topic, plain, *edits[:-1]), _runs.TrainOptions(callbacks=[StopAt(12_000)]))
+    _training.train(
+        config(kafka.bootstrap, topic, plain, *edits[:-1]), _training.TrainOptions(callbacks=[StopAt(12_000)])
+    )
     assert tensors(latest(plain)) == tensors(latest(model))

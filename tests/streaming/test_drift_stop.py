@@ -9,7 +9,7 @@ import pytest
 from scripted_drift import alarms, script, train, watched, windows
 from training_runs import KillAt, Killed, config, journal, run, tensors
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.checkpoints import Checkpoint, Files, latest, list_checkpoints
 from easyrec_lite.errors import DriftAlarm, UserError
 
@@ -286,7 +286,7 @@ def test_a_stop_that_was_killed_is_finished(data: Path, tmp_path: Path, monkeypa
             raise Killed
 
     with pytest.raises(Killed):
-        _runs.train(settings, _runs.TrainOptions(files=Files(kill)))
+        _training.train(settings, _training.TrainOptions(files=Files(kill)))
     # The first breached window is of steps 9 and 10; what shows there may have begun in the one before.
     assert alarms(tmp_path / "m")[-1]["restored_step"] == 6
     assert steps(tmp_path / "m")[-1] > 6

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tiny import rows
 from training_runs import config, left_behind, run
 
-from easyrec_lite import _exporters, _runs
+from easyrec_lite import _exporters, _training
 from easyrec_lite.serving import export as exporting
 from easyrec_lite.serving import exported_step, versions
 from easyrec_lite.serving.warmup import WARMUP
@@ -59,7 +59,7 @@ def test_on_files(
 def test_on_frames(tmp_path: Path, data: Path) -> None:
     frame = rows(70, seed=3)
     edits = (PUBLISH, "train_input_path=", "eval_input_path=")
-    _runs.train(config(data, tmp_path / "m", *edits), _runs.TrainOptions(rows=frame))
+    _training.train(config(data, tmp_path / "m", *edits), _training.TrainOptions(rows=frame))
     published = versions(tmp_path / "m" / "published")
     assert [parity(version)["rows"] for version in published] == [70] * len(published)
 
@@ -121,7 +121,7 @@ def test_a_stream_that_has_brought_no_rows(tmp_path: Path, monkeypatch: pytest.M
         _exporters.keep_newest(version.parent, 1)
         version.rename(tmp_path / "gone")
     told: list[str] = []
-    monkeypatch.setattr(_runs, "warn", told.append)
+    monkeypatch.setattr(_training, "warn", told.append)
     train(parsed, resume=True)  # what a kill prevented is made up for
     (version,) = versions(tmp_path / "m" / "export" / "latest")
     assert not (version / "assets" / "parity.json").exists()

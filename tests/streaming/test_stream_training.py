@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from stream_runs import COLUMNS, config, write_rows
 
-from easyrec_lite import _runs
+from easyrec_lite import _runs, _training
 from easyrec_lite.checkpoints import latest
 from tools.kafka_broker import Cluster
 from tools.kafka_replay import replay
@@ -34,7 +34,7 @@ def test_damaged_messages_are_kept_aside_and_all_others_trained(
     assert len(kinds) == DAMAGED
     assert len(set(kinds.values())) == 15
     edits = [f"kafka_train_input.dead_letter_topic={letters}", "data_config.batch_size=1024"]
-    _runs.train(config(kafka.bootstrap, topic, tmp_path / "m", *edits, bounded=True))
+    _training.train(config(kafka.bootstrap, topic, tmp_path / "m", *edits, bounded=True))
 
     assert latest(tmp_path / "m").state["rows"] == ROWS
     records = [json.loads(line) for line in (tmp_path / "m" / "bad_rows.jsonl").read_text().splitlines()]
@@ -69,7 +69,7 @@ def test_evaluation_on_a_topic_is_that_of_its_rows_in_a_file(
     )  # fmt: skip
     model = tmp_path / "m"
     on_topic = [f"kafka_eval_input.{field}" for field in (f"server={kafka.bootstrap}", f"topic={topic}", "group=e")]
-    trained = _runs.train(config(kafka.bootstrap, topic, model, *on_topic, bounded=True))
+    trained = _training.train(config(kafka.bootstrap, topic, model, *on_topic, bounded=True))
     assert trained.metrics["rows"] == 3000
     _, again = _runs.evaluate(config(kafka.bootstrap, topic, model, *on_topic))
     on_file = [f"eval_input_path={tmp_path / 'rows.parquet'}"]

@@ -11,7 +11,7 @@ import pytest
 from tiny import rows
 from training_runs import SMALL, KillAt, Killed, config, journal, left_behind, run, tensors
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.checkpoints import CheckpointError, Files, latest
 from easyrec_lite.config import ConfigError
 from easyrec_lite.errors import UserError
@@ -133,8 +133,8 @@ def test_another_machine_is_warned_of(
     run(config(data, tmp_path / "m", *edits))
     run(config(data, tmp_path / "m", *edits), resume=True)
     assert "Resuming with" not in capsys.readouterr().err
-    other = {**_runs.training_environment(), "threads": {"inter_op": 64, "intra_op": 2}}
-    monkeypatch.setattr(_runs, "training_environment", lambda: other)
+    other = {**_training.training_environment(), "threads": {"inter_op": 64, "intra_op": 2}}
+    monkeypatch.setattr(_training, "training_environment", lambda: other)
     run(config(data, tmp_path / "m", *edits), resume=True)
     said = capsys.readouterr().err
     assert "Resuming with other software or hardware" in said

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny import HEAD, MODELS, load, rows
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.checkpoints import Checkpoint, Files, latest, list_checkpoints
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.training import Callback, FitResult, StepsResult, Trainer
@@ -71,7 +71,7 @@ def run(
     config: PipelineConfig, *, resume: bool = False, callbacks: Sequence[Callback] = (), files: Files | None = None
 ) -> FitResult:
     """Trains."""
-    return _runs.train(config, _runs.TrainOptions(resume, callbacks, files))
+    return _training.train(config, _training.TrainOptions(resume, callbacks, files))
 
 
 class KillAt(Callback):

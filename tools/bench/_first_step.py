@@ -53,7 +53,7 @@ def main(started: float, config_path: str, overrides: list[str]) -> None:
     import tensorflow  # noqa: F401
 
     marks("import tensorflow")
-    from easyrec_lite import _progress, _runs  # noqa: F401 - all that the command imports
+    from easyrec_lite import _progress, _runs, _training  # noqa: F401 - all that the command imports
     from easyrec_lite.training import Callback, Stepper
 
     class FirstStep(Callback):
@@ -68,11 +68,11 @@ def main(started: float, config_path: str, overrides: list[str]) -> None:
     marks("import the rest")
     config = _runs.load(config_path, [*overrides, "train_config.steps_per_call=1"])
     marks("config")
-    marks.around(_runs, "Recommender", "", "features, tables")
-    marks.around(_runs, "training_source", "", "open the rows")
-    marks.around(_runs, "Trainer", "other set-up", "dense variables (one trace)")
+    marks.around(_training, "Recommender", "", "features, tables")
+    marks.around(_training, "training_source", "", "open the rows")
+    marks.around(_training, "Trainer", "other set-up", "dense variables (one trace)")
     marks.around(Stepper, "train", "input pipeline", "trace the step")
-    _runs.train(config, _runs.TrainOptions(callbacks=[FirstStep()]))
+    _training.train(config, _training.TrainOptions(callbacks=[FirstStep()]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.training import Callback, StepsResult, Trainer
 from tools.bench._common import Spread
@@ -83,7 +83,7 @@ class _Turns(Callback):
 
 def _train(build: Build, pipe: Connection) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
-        _runs.train(build(Path(folder)), _runs.TrainOptions(callbacks=[_Turns(pipe)]))
+        _training.train(build(Path(folder)), _training.TrainOptions(callbacks=[_Turns(pipe)]))
 
 
 def rates_in_turn(

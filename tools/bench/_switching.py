@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easyrec_lite import _runs
+from easyrec_lite import _training
 from easyrec_lite.streaming import building
 from easyrec_lite.streaming.drift_monitor import DriftMonitor
 from easyrec_lite.training import Callback, ObservedBatch, Until
@@ -114,7 +114,7 @@ def _train(build: Build, pairs: int, pipe: Connection) -> None:
 
     building.DriftMonitor = made  # type: ignore[assignment, misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
-        _runs.train(build(Path(folder)), _runs.TrainOptions(callbacks=[turns]))
+        _training.train(build(Path(folder)), _training.TrainOptions(callbacks=[turns]))
 
 
 def switched(build: Build, pairs: int, copies: int, show: Callable[[Pair], None]) -> list[Pair]:

@@ -36,7 +36,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pyarrow.parquet as pq
 
-from easyrec_lite import _runs
+from easyrec_lite import _sources
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.models import Recommender
@@ -82,7 +82,7 @@ def read(model: str, case: Case, source: str, data: Path, server: str) -> Rate:
     """Reads what the model needs, and does nothing with it; in a process of its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the last batch may yet enter the ledger
         settings = config(model, case, source, data, server, Path(folder)).message
-        rows = _runs.training_source(settings, Recommender(settings, tables=False), Path(folder))
+        rows = _sources.training_source(settings, Recommender(settings, tables=False), Path(folder))
         with input_errors(rows):
             read_batches = iter(as_dataset(rows))
             for _ in range(WARM_UP):

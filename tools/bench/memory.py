@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from easyrec_lite import _runs
+from easyrec_lite import _runs, _training
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.terminal import main_guard, table
 from easyrec_lite.training import Callback, StepsResult, Trainer
@@ -55,7 +55,7 @@ def faults(model: str, data: Path, kind: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = _config(model, data, kind, Path(folder))
         config.message.train_config.num_steps = 80
-        _runs.train(config, _runs.TrainOptions(callbacks=[counted]))
+        _training.train(config, _training.TrainOptions(callbacks=[counted]))
     return counted.per_step
 
 

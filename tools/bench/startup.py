@@ -134,7 +134,7 @@ def show(alone: Spread, starts: Sequence[Start]) -> None:
 def show_imports() -> list[tuple[str, float]]:
     """Prints the slowest packages of what the train command imports."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "from easyrec_lite import _runs, _progress"],
+        [sys.executable, "-X", "importtime", "-c", "from easyrec_lite import _training, _progress"],
         cwd=_common.ROOT,
         env=_common.environment(),
         capture_output=True,

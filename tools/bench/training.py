@@ -32,7 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from easyrec_lite import _runs
+from easyrec_lite import _sources, _training
 from easyrec_lite.features import Statistics
 from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.terminal import main_guard, table
@@ -136,7 +136,7 @@ class _Pairs(Callback):
         self.started = time.perf_counter()
         self.trainer = trainer
         recommender = trainer.recommender
-        self.source = _runs.training_source(recommender.config, recommender, self._folder)
+        self.source = _sources.training_source(recommender.config, recommender, self._folder)
         with input_errors(self.source):
             self.raw = [element[0] for element in as_dataset(self.source).take(_READY_BATCHES)]
         ready = [group_tensors(recommender, recommender.encode(columns)) for columns in self.raw]
@@ -184,14 +184,14 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
         ConfigError: an edit doesn't fit.
     """
     if not options.statistics:
-        _runs.StatisticsRecorder = lambda *_: Callback()  # type: ignore[assignment, misc]
+        _training.StatisticsRecorder = lambda *_: Callback()  # type: ignore[assignment, misc]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         edits = (f"train_config.steps_per_call={options.steps}", *options.edits)
         config = config_of(model, case, data, Path(folder) / "model", edits)
         pairs = _Pairs(options, Path(folder))
         with contextlib.suppress(_Enough):
-            _runs.train(config, _runs.TrainOptions(callbacks=[pairs]))
+            _training.train(config, _training.TrainOptions(callbacks=[pairs]))
         stages = list(_stages(pairs)) if options.stages else []
     return Result(
         model=model,
