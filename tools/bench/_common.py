@@ -34,6 +34,10 @@ class BenchError(UserError):
     """A benchmark can't go on: a process failed, or the data isn't there."""
 
 
+class Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Everything is measured: leaves a training loop before it writes a checkpoint."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Spread:
     """Median and quartiles of repeated measurements."""

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from easyrec_lite import _training
 from easyrec_lite.config import PipelineConfig
 from easyrec_lite.training import Callback, StepsResult, Trainer
-from tools.bench._common import Spread
+from tools.bench._common import Enough, Spread
 
 WARM_UP = 8  # steps
 SETTLE = 16  # steps of a turn before it is measured: what was read ahead during the pause is used up
@@ -41,10 +41,6 @@ class Rate:
 def batches(rounds: int) -> int:
     """How many a training takes in so many turns, with some to spare."""
     return WARM_UP + rounds * (SETTLE + MEASURED) + 16
-
-
-class _Enough(Exception):  # noqa: N818 - nothing went wrong
-    """Everything is measured."""
 
 
 class _Turns(Callback):
@@ -77,12 +73,12 @@ class _Turns(Callback):
         except EOFError:  # another training failed
             go_on = False
         if not go_on:
-            raise _Enough
+            raise Enough
         self._warm, self._since, self._settled = True, None, step + SETTLE
 
 
 def _train(build: Build, pipe: Connection) -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         _training.train(build(Path(folder)), _training.TrainOptions(callbacks=[_Turns(pipe)]))
 
 

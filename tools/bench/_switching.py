@@ -20,6 +20,7 @@ from easyrec_lite import _training
 from easyrec_lite.streaming import building
 from easyrec_lite.streaming.drift_monitor import DriftMonitor
 from easyrec_lite.training import Callback, ObservedBatch, Until
+from tools.bench._common import Enough
 from tools.bench._rates import Build, Rate
 
 if TYPE_CHECKING:
@@ -65,10 +66,6 @@ class _Switched(DriftMonitor):
             super()._take(batch)
 
 
-class _Enough(Exception):  # noqa: N818 - nothing went wrong
-    """Everything is measured."""
-
-
 class _Turns(Callback):
     """Switches the monitor, and measures: off, on, on, off, off, on, ..., so that what drifts hits both alike."""
 
@@ -97,7 +94,7 @@ class _Turns(Callback):
                 self._pipe.send(Pair(self._rates[False], self._rates[True]))
         self._turn, self._steps, self._since = self._turn + 1, 0, None
         if self._turn >= 2 * self._pairs:
-            raise _Enough
+            raise Enough
         self.monitor.switch(trainer, self._is_on(self._turn))
 
     @staticmethod
@@ -113,7 +110,7 @@ def _train(build: Build, pairs: int, pipe: Connection) -> None:
         return turns.monitor
 
     building.DriftMonitor = made  # type: ignore[assignment, misc]
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         _training.train(build(Path(folder)), _training.TrainOptions(callbacks=[turns]))
 
 

@@ -39,7 +39,7 @@ from easyrec_lite.terminal import main_guard, table
 from easyrec_lite.training import Callback, StepsResult, Trainer
 from tools.bench import _common
 from tools.bench._cases import MODELS, Case, config_of, write_rows
-from tools.bench._common import Spread
+from tools.bench._common import Enough, Spread
 from tools.bench._loops import DenseFloor, Loop, group_tensors, stage_loops
 from tools.bench._profile import OpTime, Profiler, by_kind
 
@@ -109,10 +109,6 @@ class Result:
         return self.cpu.scaled(1e6 / self.batch)
 
 
-class _Enough(Exception):  # noqa: N818 - nothing went wrong
-    """Everything is measured: leaves the training loop before it writes a checkpoint."""
-
-
 class _Pairs(Callback):
     """Measures every second call of the loop and runs the floor after it. Must be the last of the callbacks."""
 
@@ -152,7 +148,7 @@ class _Pairs(Callback):
                 dataclasses.replace(op, seconds=op.seconds / result.steps, calls=op.calls / result.steps)
                 for op in self._profiler.stop()
             ]
-            raise _Enough
+            raise Enough
         self._calls += 1
         if self._calls == 1:
             self.first_steps_seconds = wall
@@ -163,7 +159,7 @@ class _Pairs(Callback):
             if len(self.steps) == self._options.pairs:
                 self.peak_bytes = _common.peak_bytes()
                 if not self._options.profile:
-                    raise _Enough
+                    raise Enough
                 self._profiler = Profiler()
                 self._profiler.start()
         self._since = (time.perf_counter(), time.process_time())
@@ -190,7 +186,7 @@ def measure(model: str, case: Case, data: Path, options: Options) -> Result:
         edits = (f"train_config.steps_per_call={options.steps}", *options.edits)
         config = config_of(model, case, data, Path(folder) / "model", edits)
         pairs = _Pairs(options, Path(folder))
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(Enough):
             _training.train(config, _training.TrainOptions(callbacks=[pairs]))
         stages = list(_stages(pairs)) if options.stages else []
     return Result(
