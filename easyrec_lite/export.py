@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.server and not options.parity_rows:
         arguments.error("--server: found --parity_rows 0; expected rows to compare on")
 
-    from easyrec_lite import _runs, _sources
+    from easyrec_lite import _runs
     from easyrec_lite._exporters import asset_files
     from easyrec_lite.config import to_text
     from easyrec_lite.serving import PARITY, description, export_model
