@@ -28,6 +28,7 @@ from easyrec_lite.inputs.kafka.client import (
     unreachable,
 )
 from easyrec_lite.inputs.kafka.fewer_copies import copy_less
+from easyrec_lite.inputs.kafka.last_words import hear_last_words
 from easyrec_lite.inputs.kafka.settings import Settings, kafka_python_options
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ _PRODUCER_KEYS = frozenset(KafkaProducer.DEFAULT_CONFIG)
 _NO_ID = UUID(int=0)
 
 copy_less()
+hear_last_words()
 
 
 class KafkaPython(Library):
