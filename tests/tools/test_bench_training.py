@@ -206,7 +206,7 @@ def test_pairs_measure_every_second_call(monkeypatch):
     four = SimpleNamespace(steps=4)
     for _ in range(4):
         pairs.on_steps(None, four)
-    with pytest.raises(training._Enough):
+    with pytest.raises(_common.Enough):
         pairs.on_steps(None, four)
     assert pairs.first_steps_seconds == 5.0
     assert pairs.steps == [(16.0 - 8.0) / 4, (41.0 - 25.0) / 4]
