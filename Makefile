@@ -11,6 +11,9 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 # What an installation depends on: the metadata, and the schema that code is generated from.
 SOURCES := pyproject.toml setup.py $(wildcard protos/*.proto)
 
+# How many processes run the fast tests; each takes up to 3 GB.
+TEST_WORKERS := 2
+
 # The quickstart: how many rows to make, which config to train, where it all goes.
 ROWS := 200000
 CONFIG := samples/configs/multi_tower_taobao.config
@@ -46,7 +49,7 @@ stream-demo: $(VENV)/.installed-dev ## Live training on a stream: a kill, a resu
 install: $(VENV)/.installed-dev ## Install the package and the tools of its developers into .venv
 
 test: $(VENV)/.installed-dev ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow and not broker"
+	$(BIN)/python -m pytest -m "not slow and not broker" --numprocesses $(TEST_WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.installed-dev $(TF220)/.installed ## Run the long tests and those that need a Kafka broker
 	EASYREC_LITE_TF220=$(abspath $(TF220)/bin/python) $(BIN)/python -m pytest -m "(slow or broker)$(UNAVAILABLE)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -19,6 +20,12 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI", "").lower() == "true":
         config.pluginmanager.register(NoSkips(), "no_skips")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # pytest's end collects all that TensorFlow keeps, five times; a worker that takes so long is interrupted.
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
 
 
 class NoSkips:
