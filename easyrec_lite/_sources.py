@@ -214,9 +214,9 @@ def can_evaluate(config: pipeline_pb2.EasyRecConfig) -> bool:
 
 
 def describe_columns(source: Source) -> dict[str, dict[str, object]]:
-    """How each column is read, for exports: type, whether it holds lists, default."""
+    """How each column is read, for exports and other rows: type, whether it holds lists, default, what is ignored."""
     return {
-        name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default}
+        name: {"type": spec.type_name, "list": spec.ragged, "default": spec.default, "ignore": spec.ignore}
         for name, spec in source.columns.items()
     }
 

@@ -30,6 +30,7 @@ class ServedColumn:
         items: type of the items of lists; None for single values.
         item_default: what stands for an empty item.
         side: "user" where it is the same for all items of one request, else "item".
+        ignore: a value that counts as empty, and an item that is left out; None for no such value.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ServedColumn:
     items: tf.DType | None = None
     item_default: int | float | str = ""
     side: str = "item"
+    ignore: int | float | str | None = None
 
     @property
     def of_user(self) -> bool:
@@ -52,6 +54,8 @@ class ServedColumn:
     def to_json(self) -> dict[str, Any]:
         """For the export's description."""
         values = {"name": self.name, "dtype": self.dtype.name, "default": self.default, "side": self.side}
+        if self.ignore is not None:
+            values["ignore"] = self.ignore
         if self.items is None:
             return values
         return values | {"separator": self.separator, "items": self.items.name, "item_default": self.item_default}
@@ -60,11 +64,11 @@ class ServedColumn:
     def from_json(cls, values: Mapping[str, Any]) -> ServedColumn:
         """The inverse of `to_json`."""
         name, dtype, default = values["name"], tf.as_dtype(values["dtype"]), values["default"]
-        side = values.get("side", "item")
+        side, ignore = values.get("side", "item"), values.get("ignore")
         if "items" not in values:
-            return cls(name, dtype, default, side=side)
+            return cls(name, dtype, default, side=side, ignore=ignore)
         items = tf.as_dtype(values["items"])
-        return cls(name, dtype, default, values["separator"], items, values["item_default"], side)
+        return cls(name, dtype, default, values["separator"], items, values["item_default"], side, ignore)
 
 
 def served_columns(
@@ -78,18 +82,20 @@ def served_columns(
     Args:
         names: the columns, in the order of the inputs.
         features: those who read them.
-        columns: by name, how training read them: `type` (a FieldType's name), `list`, `default`.
+        columns: by name, how training read them: `type` (a FieldType's name), `list`, `default`, `ignore`.
         user: names of the user's columns.
     """
     served = []
     for name in names:
         column, side = columns[name], "user" if name in user else "item"
         dtype, default = _read_as(column["type"], column["default"])
+        ignore = column.get("ignore")
         if column["list"]:
-            # An input has one value a row, so a list travels as text; `read_lists` makes the list of it again.
-            served.append(ServedColumn(name, tf.string, "", separator_of(name, features), dtype, default, side))
+            # An input has one value a row, so a list travels as text; `as_trained` makes the list of it again.
+            separator = separator_of(name, features)
+            served.append(ServedColumn(name, tf.string, "", separator, dtype, default, side, ignore))
         else:
-            served.append(ServedColumn(name, dtype, default, side=side))
+            served.append(ServedColumn(name, dtype, default, side=side, ignore=ignore))
     return served
 
 
@@ -126,16 +132,24 @@ def split_single_input(rows: tf.Tensor, columns: Sequence[ServedColumn], separat
     return result
 
 
-def read_lists(inputs: Mapping[str, tf.Tensor], columns: Sequence[ServedColumn]) -> dict[str, Column]:
+def as_trained(inputs: Mapping[str, tf.Tensor], columns: Sequence[ServedColumn]) -> dict[str, Column]:
     """The columns as training read them: those of lists ragged `[N, None]`, their items of the type they had there.
 
-    The type matters: a cross, for one, hashes 7 and "7" differently.
+    The type matters: a cross, for one, hashes 7 and "7" differently. Values to ignore give way to the default, items to
+    ignore are left out.
     """
     result: dict[str, Column] = dict(inputs)
     for column in columns:
         if column.items is not None:
             items = split_steps(inputs[column.name], column.separator)
-            result[column.name] = items.with_flat_values(_typed(items.flat_values, column.items, column.item_default))
+            items = items.with_flat_values(_typed(items.flat_values, column.items, column.item_default))
+            if column.ignore is not None:
+                items = tf.ragged.boolean_mask(items, items.with_flat_values(items.flat_values != column.ignore))
+            result[column.name] = items
+        elif column.ignore is not None:
+            values = inputs[column.name]
+            default = tf.constant(column.default, column.dtype)
+            result[column.name] = tf.where(values == tf.constant(column.ignore, column.dtype), default, values)
     return result
 
 

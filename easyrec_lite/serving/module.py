@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from easyrec_lite.embeddings import StoredRows, store_rows
 from easyrec_lite.models import Recommender, repeat_row, repeated
-from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, read_lists, separator_of, split_single_input
+from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn, as_trained, separator_of, split_single_input
 from easyrec_lite.serving.costs import Cost, tensor_bytes, total
 from easyrec_lite.serving.cut import user_state
 from easyrec_lite.serving.graph_part import GraphPart, ancestors, observed_shapes
@@ -101,11 +101,11 @@ class ServingModule(tf.Module):
         tables = self.tables
 
         def predict(inputs: Tensors) -> Tensors:
-            batch = recommender.encode(read_lists(inputs, columns), targets=False, distinct=False)
+            batch = recommender.encode(as_trained(inputs, columns), targets=False, distinct=False)
             return recommender.forward(tables, batch)[0]
 
         def predict_request(inputs: Tensors) -> Tensors:
-            return recommender.predict_request(tables, read_lists(inputs, columns))
+            return recommender.predict_request(tables, as_trained(inputs, columns))
 
         self._predict = _function(predict, {c.name: c.spec() for c in columns})
         self._predict_request: Any = None

@@ -78,6 +78,24 @@ def test_lists_keep_the_type_that_they_had_in_training(exported: Get) -> None:
     assert np.abs(export.recommender.predict(batch)["probs"] - expected["probs"]).max() > 1e-3
 
 
+@pytest.mark.parametrize("lists", [False, True])
+def test_what_training_ignores_is_ignored(exported: Get, lists: bool) -> None:
+    ignored = {"user": 3, "price": 0.5, "seen": 2, "words": "b"}
+    edits = [f"data_config.input_fields[{name}].ignore_val={value}" for name, value in ignored.items()]
+    edits += [f"data_config.input_fields[{name}].default_val={value}" for name, value in (("user", 7), ("price", 30))]
+    export = exported("cross", *edits, lists=lists)
+    frame = request_rows(lists=lists)
+    frame["user"], frame["price"] = [3, 4] * 20, [0.5, 0.5, 1.5, 1.5] * 10
+    expected = trained_predictions(export.recommender, frame)
+    predictor = Predictor(export.path)
+    assert_same(predictor.predict(frame), expected)
+    kept = frame.assign(user=[7, 4] * 20, price=[30.0, 30.0, 1.5, 1.5] * 10)
+    assert_same(predictor.predict(kept), expected)
+    plain = Predictor(exported("cross", lists=lists).path).columns
+    assert {column.name for column in predictor.columns if column.ignore is not None} == set(ignored)
+    assert not any(column.ignore is not None for column in plain)
+
+
 def test_vectors_are_also_given_as_text(exported: Get) -> None:
     outputs = Predictor(exported("dssm", lists=True).path).predict(request_rows(6, lists=True))
     for side in ("user", "item"):
