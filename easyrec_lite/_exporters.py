@@ -47,6 +47,7 @@ class ExportRows(Callback):
     Args:
         config: checked and complete.
         recommender: says which columns are read.
+        types: what training reads them as, by name.
         rows: trained on in place of what the config names, if not None.
         eval_rows: evaluated on in place of what the config names, if not None.
         tell: shows a line to the user.
@@ -56,11 +57,12 @@ class ExportRows(Callback):
         self,
         config: pipeline_pb2.EasyRecConfig,
         recommender: Recommender,
+        types: Mapping[str, str],
         rows: pd.DataFrame | None = None,
         eval_rows: pd.DataFrame | None = None,
         tell: Callable[[str], None] = warn,
     ) -> None:
-        self._config, self._recommender, self._tell = config, recommender, tell
+        self._config, self._recommender, self._types, self._tell = config, recommender, types, tell
         self._frame = eval_rows if eval_rows is not None or config.eval_input_path else rows
         has_data = self._frame is not None or bool(sample_path(config))
         is_wanted = config.export_config.exporter_type != "none" or config.stream_config.HasField("publish")
@@ -90,7 +92,7 @@ class ExportRows(Callback):
         else:
             self._is_read = True
             try:
-                self._rows = sample_rows(self._config, self._recommender, _ROWS, self._frame)
+                self._rows = sample_rows(self._config, self._recommender, _ROWS, self._frame, self._types)
             except InputError as error:
                 why = str(error)
         if self._rows is None:

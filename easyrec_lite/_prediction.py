@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from easyrec_lite.checkpoints import atomic_path
 from easyrec_lite.errors import UserError
-from easyrec_lite.inputs import WindowedSource, as_dataset, input_errors
+from easyrec_lite.inputs import ColumnSpec, HasJson, RawBatch, Source, WindowedSource, as_dataset, input_errors
 from easyrec_lite.models import Recommender
 
 PARQUET_ENDINGS = (".parquet", ".pq")
@@ -27,30 +28,58 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
+class _Keeping(Source):
+    """A source whose kept columns wait in a queue, batch by batch, while TensorFlow has the others."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.kept: deque[pa.RecordBatch | None] = deque()
+
+    @property
+    def columns(self) -> Mapping[str, ColumnSpec]:
+        return self._source.columns
+
+    def read(self, start: HasJson | str | None = None) -> Iterator[RawBatch]:
+        for batch in self._source.read(start):
+            self.kept.append(batch.kept)
+            yield batch
+
+    def close(self) -> None:
+        self._source.close()
+
+
 def predictions(
-    recommender: Recommender, source: WindowedSource, keep: Sequence[str]
-) -> Iterator[tuple[dict[str, np.ndarray | pa.Array], dict[str, np.ndarray]]]:
+    recommender: Recommender, source: WindowedSource
+) -> Iterator[tuple[dict[str, pa.Array], dict[str, np.ndarray]]]:
     """Kept columns and predictions by name, batch by batch, in the order of the rows.
 
     Args:
         recommender: restored.
-        source: reads the feature columns and those of `keep`, unshuffled.
-        keep: columns to hand on as they were read.
+        source: reads the feature columns, unshuffled, and keeps those to hand on.
     """
-    dataset = as_dataset(source).map(
-        tf.autograph.experimental.do_not_convert(
-            lambda columns, _: (recommender.encode(columns, targets=False), {name: columns[name] for name in keep})
-        )
+    keeping = _Keeping(source)
+    dataset = as_dataset(keeping).map(
+        tf.autograph.experimental.do_not_convert(lambda columns, _: recommender.encode(columns, targets=False))
     )
-    predict = tf.function(recommender.predict, input_signature=[dataset.element_spec[0]], autograph=False)
-    with input_errors(source):
-        for batch, kept in dataset.prefetch(2):
+    predict = tf.function(recommender.predict, input_signature=[dataset.element_spec], autograph=False)
+    with input_errors(keeping):
+        for batch in dataset.prefetch(2):
             values = {name: value.numpy() for name, value in predict(batch).items()}
-            yield {name: _kept(column) for name, column in kept.items()}, values
+            kept = keeping.kept.popleft()
+            yield {} if kept is None else dict(zip(kept.schema.names, kept.columns, strict=True)), values
+
+
+def refuse_same_names(kept: Collection[str], predicted: Collection[str]) -> None:
+    """Raises UserError if a column to hand on has the name of a prediction beside it."""
+    if same := sorted(set(kept) & set(predicted)):
+        raise UserError(
+            f"Columns to hand on: found {same}, names of predictions; expected other names. Leave them out, rename them"
+            " in the input, or choose other predictions (--output_cols)."
+        )
 
 
 def write_predictions(
-    rows: Iterator[tuple[dict[str, np.ndarray | pa.Array], dict[str, np.ndarray]]],
+    rows: Iterator[tuple[dict[str, pa.Array], dict[str, np.ndarray]]],
     path: Path,
     *,
     outputs: Sequence[str] | None = None,
@@ -67,13 +96,14 @@ def write_predictions(
         with_header: the first line of text names the columns.
 
     Raises:
-        UserError: an output that the model doesn't have.
+        UserError: an output that the model doesn't have, or one with the name of a kept column.
     """
     count = 0
     with atomic_path(path) as temporary, contextlib.ExitStack() as stack:
         writer: _Writer | None = None
         for kept, values in rows:
-            names = list(outputs) if outputs is not None else [n for n in values if n not in kept]
+            names = list(outputs) if outputs is not None else list(values)
+            refuse_same_names(kept, names)
             if missing := [name for name in names if name not in values]:
                 raise UserError(f"--output_cols: the model has no {missing}; it predicts {sorted(values)}")
             table = pa.table({**kept, **{name: _column(values[name]) for name in names}})
@@ -95,12 +125,6 @@ def _open(path: Path, schema: pa.Schema, separator: str, with_header: bool) -> _
     return pa_csv.CSVWriter(path, schema, write_options=options)
 
 
-def _kept(column: tf.Tensor | tf.RaggedTensor) -> pa.Array:
-    if isinstance(column, tf.RaggedTensor):
-        return pa.ListArray.from_arrays(column.row_splits.numpy().astype(np.int32), _text(column.flat_values.numpy()))
-    return _text(column.numpy())
-
-
 def _column(values: np.ndarray) -> pa.Array:
     if values.ndim == 1:
         return _text(values)
@@ -112,11 +136,19 @@ def _text(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.binary()).cast(pa.string()) if values.dtype == object else pa.array(values)
 
 
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def _joined(values: list[object] | None) -> str | None:
+    return None if values is None else ",".join(map(str, values))
+
+
 def _as_text(table: pa.Table) -> pa.Table:
     """Lists as text, numbers joined by commas, as EasyRec writes vectors."""
     columns: Mapping[str, pa.Array] = {
-        name: pa.array([",".join(map(str, row)) for row in table[name].to_pylist()])
-        if pa.types.is_list(table[name].type) or pa.types.is_fixed_size_list(table[name].type)
+        name: pa.array(map(_joined, table[name].to_pylist()), pa.string())
+        if _is_list(table[name].type)
         else table[name]
         for name in table.column_names
     }

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import tensorflow as tf
 
 from easyrec_lite import _sources, features, models, streaming
-from easyrec_lite._sources import can_evaluate, evaluation_source
+from easyrec_lite._sources import can_evaluate, evaluation_source, trained_types
 from easyrec_lite.checkpoints import (
     Checkpoint,
     atomic_write_json,
     find,
 )
-from easyrec_lite.config import ConfigError, PipelineConfig, Problem, load_config
+from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
 from easyrec_lite.errors import UserError
 from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.models import Recommender
@@ -98,6 +98,24 @@ def late_errors(config: PipelineConfig) -> Iterator[None]:
         raise UserError(found[1]) from error
 
 
+def restored(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> Recommender:
+    """The model of `config` with the values of a checkpoint; warns if those were trained with another config.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    warn_of_changes(config, checkpoint)
+    return restored_recommender(config, checkpoint)
+
+
+def warn_of_changes(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> None:
+    """Tells of what has changed since a checkpoint was trained and gives its weights another meaning."""
+    if checkpoint.config and checkpoint.config != to_text(config):
+        changes = changed_fields(load_config(None, text=checkpoint.config).message, config)
+        if found := [f"{change.path} was {change.old}, is {change.new}" for change in changes if change.of_weights]:
+            warn(f"The weights of {checkpoint.path} were trained with another config: {'; '.join(found)}")
+
+
 def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:
     """The checkpoint at `path`, or the newest of the model directory.
 
@@ -108,10 +126,13 @@ def checkpoint_of(config: PipelineConfig, path: str | None) -> Checkpoint:
 
 
 def evaluator(
-    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, rows: pd.DataFrame | None = None
+    config: pipeline_pb2.EasyRecConfig,
+    recommender: Recommender,
+    rows: pd.DataFrame | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> Evaluator:
-    """Evaluates on `rows`, or on the config's evaluation rows."""
-    source = evaluation_source(config, recommender, rows)
+    """Evaluates on `rows`, or on the config's evaluation rows, read as training reads its own."""
+    source = evaluation_source(config, recommender, rows, types=types)
     return Evaluator(recommender, as_dataset(source), config.eval_config.num_examples)
 
 
@@ -123,8 +144,8 @@ def evaluate(config: PipelineConfig, checkpoint_path: str | None = None) -> tupl
     checkpoint = checkpoint_of(config, checkpoint_path)
     set_up_tensorflow(message)
     with late_errors(config):
-        recommender = restored_recommender(message, checkpoint)
-        source = evaluation_source(message, recommender)
+        recommender = restored(message, checkpoint)
+        source = evaluation_source(message, recommender, types=trained_types(checkpoint))
         with input_errors(source):
             metrics = Evaluator(recommender, as_dataset(source), message.eval_config.num_examples)()
     return checkpoint, metrics

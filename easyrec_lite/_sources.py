@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ def training_source(
         epochs=data.num_epochs or None,
         drop_remainder=data.drop_remainder,
         bad_rows=bad_rows,
+        required=required_columns(recommender),
     )
 
 
@@ -111,6 +112,7 @@ def evaluation_source(
     recommender: Recommender,
     rows: Paths | pd.DataFrame | None = None,
     further: Sequence[str] = (),
+    types: Mapping[str, str] | None = None,
 ) -> Source:
     """The evaluation rows, once, in the order of the files; of a topic, those up to its end.
 
@@ -119,6 +121,7 @@ def evaluation_source(
         recommender: says which columns are read.
         rows: to read in place of what the config names.
         further: columns to read beside those of the recommender.
+        types: what training read the columns as, by name; what the rows suggest may differ.
 
     Raises:
         ConfigError: columns or settings do not fit.
@@ -142,6 +145,8 @@ def evaluation_source(
         shuffle=False,
         seed=0,
         epochs=1,
+        required=required_columns(recommender),
+        types=types,
     )
 
 
@@ -151,7 +156,11 @@ def sample_path(config: pipeline_pb2.EasyRecConfig) -> str:
 
 
 def sample_rows(
-    config: pipeline_pb2.EasyRecConfig, recommender: Recommender, count: int, rows: pd.DataFrame | None = None
+    config: pipeline_pb2.EasyRecConfig,
+    recommender: Recommender,
+    count: int,
+    rows: pd.DataFrame | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> Columns | None:
     """The first `count` rows, as training reads them, for exports; None where there are none.
 
@@ -160,6 +169,7 @@ def sample_rows(
         recommender: says which columns are read.
         count: at least 1.
         rows: to read in place of the files that the config names.
+        types: as of `evaluation_source`.
 
     Raises:
         ConfigError: columns or settings do not fit.
@@ -176,6 +186,7 @@ def sample_rows(
         batch_size=batch_size,
         shuffle=False,
         bad_rows=BadRows.from_config(config.data_config),
+        types=types,
     )
     batches: list[Any] = []
     try:
@@ -221,6 +232,26 @@ def describe_columns(source: Source) -> dict[str, dict[str, object]]:
     }
 
 
+def required_columns(recommender: Recommender) -> list[str]:
+    """Labels, weights and event times: a type's default in their place would be trained on as if it had been seen.
+
+    A `default_val` that the config declares is meant, though.
+    """
+    data = recommender.config.data_config
+    meant = {field.input_name for field in data.input_fields if field.default_val}
+    return [name for name in (*recommender.labels.columns, *_event_time_columns(data)) if name not in meant]
+
+
+def column_types(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Types by name, from what `describe_columns` said."""
+    return {name: str(column["type"]) for name, column in columns.items()}
+
+
+def trained_types(checkpoint: Checkpoint) -> dict[str, str]:
+    """What the training of a checkpoint read its columns as, by name."""
+    return column_types(checkpoint.state.get("columns", {}))
+
+
 def _without_base(server: data_pb2.KafkaServer) -> data_pb2.KafkaServer:
     """A copy, but for `start_after_base`, which a reader of messages knows nothing of."""
     copy = data_pb2.KafkaServer()
@@ -232,10 +263,8 @@ def _without_base(server: data_pb2.KafkaServer) -> data_pb2.KafkaServer:
 def _decoder(server: data_pb2.KafkaServer, recommender: Recommender, columns: list[str]) -> Decoder:
     """A stream can't be mended and read again, so one row must not end it: what no loss can take is unusable."""
     data = recommender.config.data_config
-    # A default in their place would be trained on as if it had been seen.
-    required = [*recommender.labels.columns, *_event_time_columns(data)]
     limits = dict.fromkeys(recommender.binary_labels, (0.0, 1.0))
-    return build_decoder(data, server.value_format, columns, required, limits)
+    return build_decoder(data, server.value_format, columns, required_columns(recommender), limits)
 
 
 def _event_time_columns(data: data_pb2.DatasetConfig) -> list[str]:

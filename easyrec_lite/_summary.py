@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from easyrec_lite._sources import required_columns
 from easyrec_lite.embeddings import Concat
 from easyrec_lite.features import Ids
 from easyrec_lite.inputs import BadRows, MissingFilesError, WindowedSource, as_dataset, input_errors, open_source
@@ -99,6 +100,7 @@ def look_at_data(config: pipeline_pb2.EasyRecConfig, recommender: Recommender, r
             shuffle=False,
             batch_size=min(rows, 4096),
             bad_rows=bad_rows,
+            required=required_columns(recommender),
         )
     except MissingFilesError:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from easyrec_lite._decisions import Decision
 from easyrec_lite._exporters import Exporter, ExportRows, model_writer
 from easyrec_lite._progress import ProgressDisplay
 from easyrec_lite._runs import evaluator, late_errors, model_dir_of, set_up_tensorflow
-from easyrec_lite._sources import STATISTICS_FILE, can_evaluate, describe_columns, training_source
+from easyrec_lite._sources import STATISTICS_FILE, can_evaluate, column_types, describe_columns, training_source
 from easyrec_lite.checkpoints import (
     Checkpoint,
     Files,
@@ -166,16 +166,18 @@ def _train(
     recommender = Recommender(message)
     source = training_source(message, recommender, model_dir, options.rows, fresh=start is None)
     evaluates = can_evaluate(message) or options.eval_rows is not None
-    evaluate = evaluator(message, recommender, options.eval_rows) if evaluates else None
+    columns = describe_columns(source)
+    types = column_types(columns)
+    evaluate = evaluator(message, recommender, options.eval_rows, types) if evaluates else None
     trainer = Trainer(
         recommender,
         lambda position: as_dataset(source, position, details=True),
         model_dir,
         evaluate=evaluate,
-        callbacks=_callbacks(message, recommender, source, text, model_dir, options, alarms),
+        callbacks=_callbacks(message, recommender, source, types, text, model_dir, options, alarms),
         config_text=text,
         prefetch=max(1, min(message.data_config.prefetch_size, 8)),
-        columns=describe_columns(source),
+        columns=columns,
         files=options.files,
     )
     if start is not None:
@@ -218,6 +220,7 @@ def _callbacks(
     config: pipeline_pb2.EasyRecConfig,
     recommender: Recommender,
     source: Source,
+    types: Mapping[str, str],
     text: str,
     model_dir: Path,
     options: TrainOptions,
@@ -234,7 +237,7 @@ def _callbacks(
     columns = {name: names[0] for name, names in inputs.items() if len(names) == 1}
     batches = TrainedBatches(columns, config.data_config.event_time_field)
     published = published_dir(config.stream_config.publish, model_dir)
-    rows = ExportRows(config, recommender, options.rows, options.eval_rows, _tell(options))
+    rows = ExportRows(config, recommender, types, options.rows, options.eval_rows, _tell(options))
     around = Surroundings(
         model_dir,
         batches,

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from easyrec_lite import _runs, _sources, _training
 from easyrec_lite._exporters import asset_files
@@ -31,7 +32,7 @@ from easyrec_lite._notebook.html import block, heading, table
 from easyrec_lite._notebook.insights import Data, Insights, compare
 from easyrec_lite._notebook.progress import NotebookDisplay, in_notebook
 from easyrec_lite._notebook.views import Drawing, Metrics, View
-from easyrec_lite._prediction import predictions
+from easyrec_lite._prediction import predictions, refuse_same_names
 from easyrec_lite._progress import ProgressDisplay
 from easyrec_lite.checkpoints import Checkpoint, find, latest
 from easyrec_lite.config import PipelineConfig, to_text
@@ -39,7 +40,7 @@ from easyrec_lite.errors import UserError
 from easyrec_lite.features import Column
 from easyrec_lite.inputs import BadRows, Source, as_dataset, input_errors, open_source
 from easyrec_lite.models import Recommender
-from easyrec_lite.serving import export_model, restored_recommender
+from easyrec_lite.serving import export_model
 from easyrec_lite.training import Evaluator, FitResult
 
 __all__ = ["Config", "Experiment", "Problems", "compare", "explain", "load_config"]
@@ -208,17 +209,21 @@ class Experiment(Insights):
         """
         pipeline = self._pipeline()
         recommender = self.model
+        bad_rows = BadRows.from_config(pipeline.message.data_config)
+        bad_rows.max_share, bad_rows.min_rows = 0.0, 1
         with _runs.late_errors(pipeline):
             source = open_source(
                 pipeline.message.data_config,
                 data,
-                columns=list(dict.fromkeys([*recommender.feature_columns, *keep])),
+                columns=recommender.feature_columns,
                 batch_size=batch_size,
                 shuffle=False,
-                bad_rows=BadRows(max_share=0.0, min_rows=1),
+                bad_rows=bad_rows,
+                keep=list(dict.fromkeys(keep)),
+                types=_sources.trained_types(self.checkpoint),
             )
             try:
-                parts = [_as_frame(kept, values) for kept, values in predictions(recommender, source, list(keep))]
+                parts = [_as_frame(kept, values) for kept, values in predictions(recommender, source)]
             finally:
                 source.close()
         result = pd.concat(parts, ignore_index=True)
@@ -270,7 +275,7 @@ class Experiment(Insights):
         if self._restored is None or self._restored[0] != str(checkpoint.path):
             pipeline = self._pipeline()
             with _runs.late_errors(pipeline):
-                self._restored = str(checkpoint.path), restored_recommender(pipeline.message, checkpoint)
+                self._restored = str(checkpoint.path), _runs.restored(pipeline.message, checkpoint)
         return self._restored[1]
 
     @property
@@ -391,10 +396,12 @@ class Experiment(Insights):
         message = self.config.message
         if data is None and not _sources.can_evaluate(message):
             raise UserError("No rows to look at: the config has no eval_input_path. Give them, as a frame or files.")
-        return _sources.evaluation_source(message, self.model, data, columns)
+        types = _sources.trained_types(self.checkpoint)
+        return _sources.evaluation_source(message, self.model, data, columns, types)
 
 
-def _as_frame(kept: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    columns: dict[str, Any] = {name: column.to_pylist() for name, column in kept.items()}
+def _as_frame(kept: Mapping[str, pa.Array], values: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    refuse_same_names(kept, values)
+    columns: dict[str, Any] = {name: column.to_pandas() for name, column in kept.items()}
     columns |= {name: list(value) if value.ndim > 1 else value for name, value in values.items()}
     return pd.DataFrame(columns)

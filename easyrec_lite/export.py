@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _runs.late_errors(config):
         assets = asset_files(message)
         checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
-        rows = _rows(message, options.parity_rows) if options.parity_rows else None
+        _runs.warn_of_changes(message, checkpoint)
+        rows = _rows(message, options.parity_rows, checkpoint) if options.parity_rows else None
         if options.server and rows is None:
             raise UserError(
                 "--server: found no rows to compare on; expected files of them, eval_input_path or train_input_path."
@@ -108,16 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows(config: pipeline_pb2.EasyRecConfig, count: int) -> Columns | None:
+def _rows(config: pipeline_pb2.EasyRecConfig, count: int, checkpoint: Checkpoint) -> Columns | None:
     """The first rows of the evaluation data, or of the training data; None where there are none."""
-    from easyrec_lite._sources import sample_path, sample_rows
+    from easyrec_lite._sources import sample_path, sample_rows, trained_types
     from easyrec_lite.inputs import MissingFilesError
     from easyrec_lite.models import Recommender
 
     path = sample_path(config)
     why = f"{path} has no rows." if path else "the config names no files of rows."
     try:
-        rows = sample_rows(config, Recommender(config, training=False, tables=False), count)
+        recommender = Recommender(config, training=False, tables=False)
+        rows = sample_rows(config, recommender, count, types=trained_types(checkpoint))
     except MissingFilesError as error:
         rows, why = None, f"there are no rows: {error}"
     if rows is None:
@@ -157,7 +159,7 @@ def _rounding(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> lis
     evaluate = None
     if _sources.can_evaluate(config):
         with contextlib.suppress(MissingFilesError):
-            evaluate = _runs.evaluator(config, recommender)
+            evaluate = _runs.evaluator(config, recommender, types=_sources.trained_types(checkpoint))
     before = evaluate() if evaluate else {}
     stored = [store_rows(table, kind) for table in tables]
     after = evaluate() if evaluate else {}

@@ -36,31 +36,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from easyrec_lite import _runs
     from easyrec_lite._prediction import predictions, write_predictions
+    from easyrec_lite._sources import trained_types
     from easyrec_lite.inputs import BadRows, open_source
-    from easyrec_lite.serving import restored_recommender
 
     config = _runs.load(options.config or _arguments.config_in(options.model_dir), overrides)
     message = config.message
     keep_reports_in(_runs.model_dir_of(config))
-    separator = _separator(options.output_sep)
+    separator, path = _separator(options.output_sep), _output(options.output_path)
     _runs.set_up_tensorflow(message)
     checkpoint = _runs.checkpoint_of(config, options.checkpoint_path)
-    keep = [name.strip() for name in options.reserved_cols.split(",") if name.strip()]
+    keep = list(dict.fromkeys(name.strip() for name in options.reserved_cols.split(",") if name.strip()))
     outputs = [name.strip() for name in options.output_cols.split(",") if name.strip()]
     bad_rows = BadRows.from_config(message.data_config)
-    path = Path(options.output_path)
     with _runs.late_errors(config):
-        recommender = restored_recommender(message, checkpoint)
+        recommender = _runs.restored(message, checkpoint)
         source = open_source(
             message.data_config,
             options.input_path,
-            columns=list(dict.fromkeys([*recommender.feature_columns, *keep])),
+            columns=recommender.feature_columns,
             batch_size=options.batch_size,
             shuffle=False,
             bad_rows=bad_rows,
+            keep=keep,
+            types=trained_types(checkpoint),
         )
         count = write_predictions(
-            predictions(recommender, source, keep),
+            predictions(recommender, source),
             path,
             outputs=outputs or None,
             separator=separator,
@@ -85,6 +86,13 @@ def _separator(text: str) -> str:
     if len(read) != 1 or not read.isascii() or read in '"\r\n':
         raise UserError(f"--output_sep: found {text!r}; expected one character, such as , or \\t")
     return read
+
+
+def _output(text: str) -> Path:
+    if not text or Path(text).is_dir():
+        found = f"the folder {text}" if text else "nothing"
+        raise UserError(f"--output_path: found {found}; expected a file to write, ending in .parquet or .csv")
+    return Path(text)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,23 @@ _POSITION = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChangedField:
-    """A field that differs between two configs. `message` says why it may not change, if `allowed` is False."""
+    """A field that differs between two configs.
+
+    Attributes:
+        path: of the field.
+        old: its value in the first, as text.
+        new: its value in the second.
+        allowed: whether a run may go on with the change.
+        message: why not.
+        of_weights: whether weights that were trained with the old value mean something else under the new one.
+    """
 
     path: str
     old: str
     new: str
     allowed: bool
     message: str = ""
+    of_weights: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.old} became {self.new}" + (f"; {self.message}" if self.message else "")
@@ -75,7 +85,8 @@ def changed_fields(old: pipeline_pb2.EasyRecConfig, new: pipeline_pb2.EasyRecCon
     changes = []
     for path, before, after in _differences(old, new, ""):
         allowed = _is_free(path)
-        changes.append(ChangedField(path, before, after, allowed, "" if allowed else _reason(path)))
+        of_weights = not allowed and not _POSITION.match(path) and not path.startswith("train_config.")
+        changes.append(ChangedField(path, before, after, allowed, "" if allowed else _reason(path), of_weights))
     return changes
 
 

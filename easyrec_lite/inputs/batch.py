@@ -49,6 +49,7 @@ class RawBatch:
         rows: B.
         missing: Cells that were empty or null, for each column that had any.
         event_time: The newest time of the rows as a stream knows it, in seconds since 1970; NaN for files.
+        kept: Columns to hand on, as they were read; None where there are none.
     """
 
     columns: Mapping[str, Column]
@@ -56,6 +57,7 @@ class RawBatch:
     rows: int
     missing: Mapping[str, int]
     event_time: float = math.nan
+    kept: pa.RecordBatch | None = None
 
 
 def join(pieces: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
@@ -66,10 +68,13 @@ def join(pieces: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 def to_batch(
     rows: pa.RecordBatch, specs: Mapping[str, ColumnSpec], position: HasJson, event_time: float = math.nan
 ) -> RawBatch:
-    """Makes a batch of typed rows (int64, float32, string, or lists of these): missing cells are counted and filled."""
+    """Makes a batch of typed rows (int64, float32, string, or lists of these): missing cells are counted and filled.
+
+    Columns behind those of `specs` are kept as they are.
+    """
     columns: dict[str, Column] = {}
     missing: dict[str, int] = {}
-    for array, (name, spec) in zip(rows.columns, specs.items(), strict=True):
+    for array, (name, spec) in zip(rows.columns[: len(specs)], specs.items(), strict=True):
         if array.null_count:
             missing[name] = array.null_count
         if spec.ragged:
@@ -78,7 +83,8 @@ def to_batch(
             columns[name] = _flat(pc.fill_null(array, pa.scalar(spec.default, array.type)), spec)
         else:
             columns[name] = _flat(array, spec)
-    return RawBatch(columns, position, len(rows), missing, event_time)
+    kept = rows.select(range(len(specs), rows.num_columns)) if rows.num_columns > len(specs) else None
+    return RawBatch(columns, position, len(rows), missing, event_time, kept)
 
 
 def _ragged(array: pa.ListArray, spec: ColumnSpec) -> Ragged:

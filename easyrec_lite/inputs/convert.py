@@ -80,6 +80,13 @@ def convert_objects(cells: Sequence[object], spec: ColumnSpec) -> tuple[pa.Array
     return array, _either(bad_rows, others if others.any() else None)
 
 
+def as_read(raw: pa.Array) -> tuple[pa.Array, _Bad]:
+    """Cells to hand on: as the file has them, bytes as text; and which rows hold bytes that aren't UTF-8."""
+    if pa.types.is_dictionary(raw.type):
+        raw = raw.dictionary_decode()
+    return _cast(raw, pa.string()) if is_text(raw.type) else (raw, None)
+
+
 def why(spec: ColumnSpec) -> str:
     """What to say of a cell that couldn't be read."""
     wanted = {Kind.INT: f"a whole number ({spec.type_name})", Kind.FLOAT: "a finite number", Kind.TEXT: "UTF-8 text"}
@@ -148,7 +155,19 @@ def _text(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:
         return raw, None
     if pa.types.is_fixed_size_binary(raw.type):
         raw = raw.cast(pa.binary())
-    return _cast(_nan_to_null(raw), pa.string())
+    if pa.types.is_floating(raw.type):
+        return _float_text(_nan_to_null(raw)), None
+    return _cast(raw, pa.string())
+
+
+def _float_text(values: pa.Array) -> pa.Array:
+    """Floats as text: whole ones as whole numbers, for an id is the same id if other rows of its file lack one."""
+    values = values.cast(pa.float64()) if pa.types.is_float16(values.type) else values
+    whole = pc.and_(
+        pc.equal(pc.floor(values), values), pc.less(pc.abs(values), pa.scalar(float(EXACT_FLOATS), values.type))
+    )
+    numbers = pc.if_else(whole, values, pa.scalar(0, values.type)).cast(pa.int64())
+    return pc.if_else(whole, numbers.cast(pa.string()), values.cast(pa.string()))
 
 
 def _ints(raw: pa.Array, spec: ColumnSpec) -> tuple[pa.Array, _Bad]:

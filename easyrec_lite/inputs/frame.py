@@ -36,11 +36,11 @@ class FrameRows(Rows):
         if not len(frame):
             raise InputError("the DataFrame", "no rows", "rows to read")
         available = [str(name) for name in frame.columns]
+        private = {field.input_name for field in config.input_fields if field.private}
         arrays: dict[str, pa.Array] = {}
-
         for name in dict.fromkeys(columns or [field.input_name for field in config.input_fields] or available):
             if available.count(name) == 1:
-                arrays[name] = _to_arrow(frame.iloc[:, available.index(name)], name)
+                arrays[name] = _to_arrow(frame.iloc[:, available.index(name)], name, name in private)
         table = pa.table(arrays)
         specs = resolve(
             config.input_fields, available, columns, find_arrow(table.schema, "the DataFrame"), "the DataFrame"
@@ -61,13 +61,13 @@ class FrameRows(Rows):
             row += len(batch)
 
 
-def _to_arrow(series: pd.Series, name: str) -> pa.Array:
+def _to_arrow(series: pd.Series, name: str, private: bool) -> pa.Array:
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        detail = str(error).splitlines()[0][:200]
+        detail = "" if private else f" ({str(error).splitlines()[0][:200]})"  # it shows a value
         hint = f"convert it first, for example with frame[{name!r}].astype(str)"
         raise InputError(
-            f"the DataFrame's column {name!r}", f"mixed types ({detail})", "one type a column", hint
+            f"the DataFrame's column {name!r}", f"mixed types{detail}", "one type a column", hint
         ) from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

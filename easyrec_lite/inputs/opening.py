@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -43,6 +43,9 @@ def open_source(
     epochs: int | None = 1,
     drop_remainder: bool = False,
     bad_rows: BadRows | None = None,
+    required: Collection[str] = (),
+    keep: Sequence[str] = (),
+    types: Mapping[str, str] | None = None,
 ) -> WindowedSource:
     """Opens files or a DataFrame.
 
@@ -60,14 +63,22 @@ def open_source(
         epochs: How often to read everything; None means for ever.
         drop_remainder: Leave the very last batch out if it is short.
         bad_rows: Where unusable rows go; None only counts and logs them, within data_config.max_bad_row_share.
+        required: The columns without which a row can't be used, such as those of labels; it is then a bad row.
+        keep: Columns to hand on beside `columns`, as they are read: `RawBatch.kept`.
+        types: What to read columns as that the config doesn't declare, by name, such as what training read; the others
+            are what the data suggests. Text without a header has no such columns.
 
     Raises:
         ConfigError: Columns or types don't fit the data, or the input type isn't read here; all problems at once.
         InputError: Files that aren't there or can't be read.
     """
-    rows = (
-        FrameRows(data_config, data, columns) if isinstance(data, pd.DataFrame) else _open(data_config, data, columns)
-    )
+    wanted = columns if columns is None else list(dict.fromkeys([*columns, *keep]))
+    if isinstance(data, pd.DataFrame):
+        rows: Rows = FrameRows(_declared(data_config, types or {}), data, wanted)
+    else:
+        opener = _opener(data_config, data)
+        by_place = opener is TextRows and not data_config.with_header
+        rows = opener(data_config if by_place else _declared(data_config, types or {}), data, wanted)
     return WindowedSource(
         rows,
         batch_size=data_config.batch_size if batch_size is None else batch_size,
@@ -77,18 +88,30 @@ def open_source(
         epochs=epochs,
         drop_remainder=drop_remainder,
         bad_rows=bad_rows if bad_rows is not None else BadRows.from_config(data_config),
+        required=required,
+        keep=keep,
+        columns=columns,
     )
 
 
-def _open(config: data_pb2.DatasetConfig, paths: Paths, columns: Sequence[str] | None) -> Rows:
+def _declared(config: data_pb2.DatasetConfig, types: Mapping[str, str]) -> data_pb2.DatasetConfig:
+    """The config with fields for the columns in `types` that it doesn't declare."""
+    declared = data_pb2.DatasetConfig()
+    declared.CopyFrom(config)
+    for name in types.keys() - {field.input_name for field in config.input_fields}:
+        declared.input_fields.add(input_name=name, input_type=_Type.FieldType.Value(types[name]))
+    return declared
+
+
+def _opener(config: data_pb2.DatasetConfig, paths: Paths) -> _Opener:
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     parts = [part for path in given for part in os.fspath(path).split(",") if part.strip()]
     if parts and all(part.strip().endswith(_PARQUET_ENDINGS) for part in parts):
-        return ParquetRows(config, paths, columns)
+        return ParquetRows
     if not config.HasField("input_type"):
-        return TextRows(config, paths, columns)
+        return TextRows
     if (opener := _OPENERS.get(config.input_type)) is None:
         names = ", ".join(_Type.InputType.Name(type_) for type_ in _OPENERS)
         found = _Type.InputType.Name(config.input_type)
         raise ConfigError([Problem("data_config.input_type", found, f"for files, one of {names}")])
-    return opener(config, paths, columns)
+    return opener

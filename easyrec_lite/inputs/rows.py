@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from easyrec_lite.inputs.bad_rows import BadRow
-from easyrec_lite.inputs.convert import convert, convert_objects, why
+from easyrec_lite.inputs.convert import as_read, convert, convert_objects, why
 from easyrec_lite.inputs.position import Identity
 from easyrec_lite.inputs.schema import ColumnSpec
 
@@ -71,39 +71,53 @@ class Rows(abc.ABC):
         return None
 
 
-def clean(block: Block, specs: Mapping[str, ColumnSpec], file: str) -> tuple[pa.RecordBatch, list[BadRow]]:
-    """Types the columns of a block and takes out the rows that can't be used.
+def clean(
+    block: Block,
+    specs: Mapping[str, ColumnSpec],
+    file: str,
+    required: Collection[str] = (),
+    keep: Collection[str] = (),
+) -> tuple[pa.RecordBatch, list[BadRow]]:
+    """Types the columns of a block and takes out the rows that can't be used, such as those without a `required` cell.
 
     Returns:
-        The usable rows, null where a cell is missing, and the others, in the order of the file.
+        The usable rows, null where a cell is missing, with the columns of `keep` behind the typed ones, as they were
+        read; and the others, in the order of the file.
     """
-    table, at_fault = typed(block.columns, specs)
+    table, at_fault = typed(block.columns, specs, required)
+    for name in keep:
+        array, bad = as_read(block.columns[name])
+        table = table.append_column(name, array)
+        for index in np.flatnonzero(bad) if bad is not None else ():
+            at_fault.setdefault(int(index), (name, "is not UTF-8 text"))
     rows = list(block.bad)
     if at_fault:
         lines = block.lines()
-        for row, name in at_fault.items():
+        for row, (name, reason) in at_fault.items():
             cells = show_row(block.columns, row)
-            rows.append(
-                BadRow(file, int(lines[row]), why(specs[name]), name, as_text(cells[name]), cells, block.text(row))
-            )
+            value = "" if cells[name] is None else as_text(cells[name])
+            rows.append(BadRow(file, int(lines[row]), reason, name, value, cells, block.text(row)))
         usable = np.ones(len(table), bool)
         usable[list(at_fault)] = False
         table = table.filter(pa.array(usable))
     return table, sorted(rows, key=lambda row: row.line)
 
 
-def typed(columns: Mapping[str, RawColumn], specs: Mapping[str, ColumnSpec]) -> tuple[pa.RecordBatch, dict[int, str]]:
+def typed(
+    columns: Mapping[str, RawColumn], specs: Mapping[str, ColumnSpec], required: Collection[str] = ()
+) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
     """Types the columns of some rows.
 
     Args:
         columns: The cells, by name: an Arrow array, or a list of Python values.
         specs: What they become.
+        required: Columns without which a row can't be used. An empty text or list is missing there too.
 
     Returns:
-        All rows, null where a cell is missing, and for each unusable one the first column at fault.
+        All rows, null where a cell is missing, and for each unusable one the first column at fault, and why.
     """
     arrays: list[pa.Array] = []
-    at_fault: dict[int, str] = {}
+    at_fault: dict[int, tuple[str, str]] = {}
     for name, spec in specs.items():
         column = columns[name]
         if at_fault and isinstance(column, pa.Array) and column.type in (pa.binary(), pa.string()):
@@ -113,7 +127,11 @@ def typed(columns: Mapping[str, RawColumn], specs: Mapping[str, ColumnSpec]) -> 
         array, bad = convert_objects(column, spec) if isinstance(column, list) else convert(column, spec)
         arrays.append(array)
         for index in np.flatnonzero(bad) if bad is not None else ():
-            at_fault.setdefault(int(index), name)
+            at_fault.setdefault(int(index), (name, why(spec)))
+    for name, array in zip(specs, arrays, strict=True):
+        if name in required:
+            for index in np.flatnonzero(_missing(array)):
+                at_fault.setdefault(int(index), (name, "is missing: mend it, or declare its default_val"))
     return pa.RecordBatch.from_arrays(arrays, names=list(specs)), at_fault
 
 
@@ -126,6 +144,15 @@ def as_text(value: object) -> str:
     """A cell as short text."""
     text = str(value)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _missing(column: pa.Array) -> np.ndarray:
+    missing = column.is_null()
+    if pa.types.is_list(column.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(pc.list_value_length(column), 0), True))
+    elif pa.types.is_string(column.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(column, ""), True))
+    return missing.to_numpy(zero_copy_only=False)
 
 
 def _show(cell: Any) -> object:

@@ -104,8 +104,14 @@ class TextRows(Rows):
         except UnicodeDecodeError:
             raise InputError(f"{file}:1", "a header that isn't UTF-8", "the names of the columns") from None
         separator = self._separator.decode()
-        names = text.split(separator) if len(self._separator) > 1 else next(csv.reader([text], delimiter=separator), [])
-        return [name.strip() for name in names]
+        try:
+            parted = next(csv.reader([text], delimiter=separator), []) if len(separator) == 1 else text.split(separator)
+        except csv.Error as error:
+            hint = "the names of the columns, in a line that ends in LF or CRLF"
+            raise InputError(f"{file}:1", f"a header that can't be read ({error})", hint) from None
+        if not any(names := [name.strip() for name in parted]):
+            raise InputError(f"{file}:1", "an empty line", "the names of the columns, for with_header is true")
+        return names
 
     def _resolve(
         self, config: _Type, file: str, sample: bytes, names: Sequence[str], columns: Sequence[str] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -64,6 +64,9 @@ class WindowedSource(Source):
         epochs: How often to read everything; None means for ever.
         drop_remainder: Leave a last batch out that is shorter than the others.
         bad_rows: Where unusable rows are counted and kept.
+        required: Columns without which a row can't be used.
+        keep: Columns to hand on as they are read; among those of `rows`.
+        columns: Those of `rows` that batches have as typed columns; None means all.
     """
 
     def __init__(
@@ -77,6 +80,9 @@ class WindowedSource(Source):
         epochs: int | None = 1,
         drop_remainder: bool = False,
         bad_rows: BadRows | None = None,
+        required: Collection[str] = (),
+        keep: Sequence[str] = (),
+        columns: Collection[str] | None = None,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -87,15 +93,17 @@ class WindowedSource(Source):
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
         self._rows, self._batch_size, self._window = rows, batch_size, window
         self._seed = seed if shuffle else None
-        self._epochs, self._drop_remainder = epochs, drop_remainder
+        self._epochs, self._drop_remainder, self._required = epochs, drop_remainder, frozenset(required)
         self.bad_rows = bad_rows if bad_rows is not None else BadRows()
+        self._columns = {n: spec for n, spec in rows.specs.items() if columns is None or n in columns}
+        self._keep, self._kept_types = tuple(keep), list[pa.DataType]()
         how = f"shuffled with seed {seed}" if shuffle else "in the order of the files"
         self._identity = replace(rows.identity, order=f"{how}, in windows of {window} rows")
 
     @property
     def columns(self) -> Mapping[str, ColumnSpec]:
         """What is read, by name."""
-        return self._rows.specs
+        return self._columns
 
     @property
     def num_rows(self) -> int | None:
@@ -119,7 +127,7 @@ class WindowedSource(Source):
         private = self.bad_rows.private
         blocks = ((name, block) for file, name in enumerate(self._rows.names) for block in self._rows.blocks(file))
         for name, block in blocks:
-            table, unusable = clean(block, self.columns, name)
+            table, unusable = clean(block, self.columns, name, self._required)
             good += table.slice(0, rows - len(good)).to_pylist()
             bad += unusable[: rows - len(bad)]
             if len(good) >= rows:
@@ -185,11 +193,24 @@ class WindowedSource(Source):
             name = self._rows.names[files[file]]
             for block in self._rows.blocks(files[file], offset, line):
                 cursor = Cursor(file, block.offset, block.line, 0, self.bad_rows.tally)
-                table, bad = clean(block, self.columns, name)
+                table, bad = clean(block, self.columns, name, self._required, self._keep)
+                table = self._with_first_types(table, name)
                 self.bad_rows.add(len(table) + len(bad), bad, keep=epoch == 0)
                 skipped = min(skip, len(table))
                 skip -= skipped
                 yield table.slice(skipped), replace(cursor, skip=skipped)
+
+    def _with_first_types(self, table: pa.RecordBatch, file: str) -> pa.RecordBatch:
+        """The table, kept columns of the types that they have in the first file."""
+        count = len(self._columns)
+        self._kept_types = self._kept_types or [column.type for column in table.columns[count:]]
+        for place, (name, type_) in enumerate(zip(self._keep, self._kept_types, strict=True), start=count):
+            if (found := table.column(place).type) != type_:
+                try:
+                    table = table.set_column(place, name, table.column(place).cast(type_))
+                except pa.ArrowException:
+                    raise InputError(file, f"{found} in column {name!r}", f"{type_}, as in the first file") from None
+        return table
 
     def _files(self, epoch: int) -> list[int]:
         count = len(self._rows.names)

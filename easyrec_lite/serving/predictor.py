@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
 
 from easyrec_lite.errors import UserError
+from easyrec_lite.inputs.convert import EXACT_FLOATS
 from easyrec_lite.serving.columns import SINGLE_INPUT, ServedColumn
 from easyrec_lite.serving.export import DESCRIPTION
 
@@ -79,6 +81,8 @@ class Predictor:
     def _cells_of(self, rows: Rows) -> tuple[Mapping[str, Sequence[Any]], int]:
         """Cells as they were given, by column, and the number of rows."""
         names = [column.name for column in self.columns]
+        if not isinstance(rows, pd.DataFrame | Mapping | Sequence | np.ndarray):
+            raise PredictionError(_not_rows(rows))
         if isinstance(rows, pd.DataFrame):
             return {name: list(rows[name]) for name in names if name in rows}, len(rows)
         if isinstance(rows, Mapping):
@@ -101,10 +105,7 @@ class Predictor:
             # Not by way of a frame, which would make 7.0 of a 7 above an empty cell.
             known = [name for name in names if any(name in row for row in rows)]
             return {name: [row.get(name) for row in rows] for name in known}, len(rows)  # type: ignore[union-attr]
-        raise PredictionError(
-            f"rows: found {type(rows).__name__} {str(rows)[:50]!r}; expected a list of mappings, a list of strings, a"
-            " mapping of columns or a DataFrame."
-        )
+        raise PredictionError(_not_rows(rows))
 
     def _split(self, place: int, row: str) -> list[str]:
         cells = row.split(self._separator or ",")
@@ -125,6 +126,13 @@ class Predictor:
                 )
         rows = [self._separator.join(row) for row in zip(*cells.values(), strict=True)]
         return {SINGLE_INPUT: tf.constant(rows, tf.string)}
+
+
+def _not_rows(rows: object) -> str:
+    return (
+        f"rows: found {type(rows).__name__} {str(rows)[:50]!r}; expected a list of mappings, a list of strings, a"
+        " mapping of columns or a DataFrame."
+    )
 
 
 def _convert(column: ServedColumn, values: Sequence[Any]) -> np.ndarray:
@@ -195,8 +203,9 @@ def _text(value: Any) -> str:
     """A cell as training reads it where it wants text."""
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < 1e15:
-        return str(int(value))
+    if isinstance(value, float | np.floating):
+        whole = float(value).is_integer() and abs(float(value)) < EXACT_FLOATS
+        return str(int(value)) if whole else str(pa.scalar(value).cast(pa.string()))
     return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 

@@ -132,7 +132,7 @@ def test_predictions_to_choice(trained: Trained, data: Path, tmp_path: Path) -> 
     )  # fmt: skip
     assert run.code == 0, run.err
     cells = [line.split("\x01") for line in (tmp_path / "out.txt").read_text().splitlines()]
-    assert [cell[0] for cell in cells] == ["0", "1", "0", "2", "3"]
+    assert [cell[0] for cell in cells] == ["", "1", "", "2", "3"]
     assert all(len(cell) == 2 and 0 < float(cell[1]) < 1 for cell in cells)
 
 

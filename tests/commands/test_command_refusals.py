@@ -101,6 +101,8 @@ def test_a_model_directory_in_use(easyrec: Trained) -> None:
         (["--output_sep", "||"], "--output_sep: found '||'; expected one character"),
         (["--batch_size", "0"], "--batch_size: found '0'; expected a whole number of at least 1"),
         (["--batch_size", "many"], "--batch_size"),
+        (["--output_path", ""], "--output_path: found nothing; expected a file to write"),
+        (["--output_path", "."], "--output_path: found the folder .; expected a file to write"),
         (["--input_path", "nowhere.txt"], "nowhere.txt"),
         (["--checkpoint_path", "nowhere"], "nowhere"),
     ],

@@ -43,7 +43,7 @@ def test_blank_messages_and_lines() -> None:
         (2, None, "an empty message"),
         (3, 0, "1 column, expected 2"),
         (5, None, "no value"),
-        (6, 0, "is missing, and no row can do without it"),
+        (6, 0, "is missing: mend it, or declare its default_val"),
     ]
     assert decoded.counts.tolist() == [1, 1, 1, 1, 2, 1, 1]
 

@@ -137,7 +137,7 @@ def test_one_bad_cell_costs_its_row_only(name: str) -> None:
         (0, 3, "clk", str(2**40)),
         (1, 3, "clk", None),
     ]
-    assert decoded.bad[0].reason == "is missing, and no row can do without it"
+    assert decoded.bad[0].reason == "is missing: mend it, or declare its default_val"
     assert decoded.bad[1].reason == "is not a whole number (INT32)"
     assert decoded.bad[1].cells is not None
     assert str(decoded.bad[1].cells["user"]) == str(rows["user"][3].as_py())

@@ -67,7 +67,7 @@ def test_features_that_are_not_there() -> None:
     )
     assert missing.rows.to_pylist() == [{"a": 3}]
     assert [(one.row, one.column, one.reason) for one in missing.bad] == [
-        (0, "a", "is missing, and no row can do without it")
+        (0, "a", "is missing: mend it, or declare its default_val")
     ] * 4
 
 

@@ -83,7 +83,7 @@ def test_required_cells() -> None:
         (4, 0, "a"),
         (5, 1, "a"),
     ]
-    assert {one.reason for one in decoded.bad} == {"is missing, and no row can do without it"}
+    assert {one.reason for one in decoded.bad} == {"is missing: mend it, or declare its default_val"}
 
 
 def test_many_rows_a_message() -> None:

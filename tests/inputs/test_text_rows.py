@@ -106,6 +106,19 @@ def test_header_goes_by_name_and_may_differ_between_files(tmp_path: Path) -> Non
         open_source(config, f"{tmp_path}/*.csv", columns=["id", "word"])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\n1,2,a\n", "a.csv:1: found an empty line; expected the names of the columns, for with_header is true"),
+        (b'id,"' + b"x" * 200_000 + b'"\n1,2\n', "a.csv:1: found a header that can't be read"),
+    ],
+)
+def test_headers_that_name_nothing(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        open_source(data_pb2.DatasetConfig(with_header=True), tmp_path / "a.csv")
+
+
 def test_columns_are_inferred_from_header_and_first_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "i,f,s,zip,empty,d,long\n1,1,a,0123,,5,1\n-2,2.5,b,9876,,6,9999999999999999999\n0,nan,3,1,,7,\n"

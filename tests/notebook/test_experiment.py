@@ -89,6 +89,19 @@ def test_no_row_is_left_out_of_predictions(trained: er.Experiment, later: pd.Dat
         trained.predict(wrong)
 
 
+def test_private_values_stay_out_of_errors(trained: er.Experiment, later: pd.DataFrame) -> None:
+    """`user` is private: neither a cell that can't be read nor a column that pandas mixed is shown."""
+    wrong = later.head(3).astype({"user": object})
+    wrong["user"] = ["1", "2", "s3cret"]
+    with pytest.raises(er.UserError, match="column 'user'") as caught:
+        trained.predict(wrong)
+    assert "s3cret" not in str(caught.value)
+    wrong["user"] = [1, 2, "s3cret"]
+    with pytest.raises(er.UserError, match="column 'user': found mixed types; expected one type") as caught:
+        trained.predict(wrong)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_going_on_and_starting_over(rows: pd.DataFrame, later: pd.DataFrame, tmp_path: Path) -> None:
     config = er.load_config(text=CONFIG)
     config.edit("train_config.num_steps=4", "train_config.save_checkpoints_steps=2")

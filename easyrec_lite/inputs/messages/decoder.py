@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from easyrec_lite.inputs.convert import why
 from easyrec_lite.inputs.rows import RawColumn, as_text, show_row, typed
 from easyrec_lite.inputs.schema import ColumnSpec, Kind
 
@@ -157,11 +156,7 @@ class Decoder(abc.ABC):
     def _clean(self, part: Part, bad: list[BadMessageRow]) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
         """The usable rows of a part, typed, with their messages and rows; the others are added to `bad`."""
         columns = {name: self._column(part, name) for name in self.specs}
-        batch, at_fault = typed(columns, self.specs)
-        reasons = {row: (name, why(self.specs[name])) for row, name in at_fault.items()}
-        for name in self._required:
-            for row in np.flatnonzero(_missing(batch.column(name))).tolist():
-                reasons.setdefault(row, (name, "is missing, and no row can do without it"))
+        batch, reasons = typed(columns, self.specs, self._required)
         for name, (low, high) in self._limits.items():
             for row in np.flatnonzero(_outside(batch.column(name), low, high)).tolist():
                 reasons.setdefault(row, (name, f"is outside of {low:g} .. {high:g}"))
@@ -205,12 +200,3 @@ class Decoder(abc.ABC):
 def _outside(column: pa.Array, low: float, high: float) -> np.ndarray:
     outside = pc.or_(pc.less(column, low), pc.greater(column, high))
     return pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
-
-
-def _missing(column: pa.Array) -> np.ndarray:
-    missing = column.is_null()
-    if pa.types.is_list(column.type):
-        missing = pc.or_(missing, pc.fill_null(pc.equal(pc.list_value_length(column), 0), True))
-    elif pa.types.is_string(column.type):
-        missing = pc.or_(missing, pc.fill_null(pc.equal(column, ""), True))
-    return missing.to_numpy(zero_copy_only=False)
