@@ -20,7 +20,8 @@ def check_features(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
     """Problems of the features of a canonical config."""
     if not config.features:
         yield Problem("features", "no features", "at least one features { ... }")
-    wide_only = _wide_only(config)
+    wide, deep = _uses(config)
+    wide_only = wide - deep
     names: dict[str, str] = {}
     for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
         name = feature.feature_name
@@ -36,19 +37,31 @@ def check_features(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         if check is not None:
             yield from check(feature, path, name in wide_only)
         yield from _check_common(feature, path)
-    yield from _check_shared_tables(config)
+    yield from _check_shared_tables(config, wide, deep)
 
 
-def _wide_only(config: pipeline_pb2.EasyRecConfig) -> set[str]:
-    """Features that are in WIDE groups only, whose vectors have the model's wide_output_dim."""
+def _uses(config: pipeline_pb2.EasyRecConfig) -> tuple[set[str], set[str]]:
+    """Features in WIDE groups, where their vectors have the model's wide_output_dim, and those in other places."""
+    model = config.model_config
     wide: set[str] = set()
     deep: set[str] = set()
-    for group in config.model_config.feature_groups:
+    for group in model.feature_groups:
         (wide if group.wide_deep == feature_pb2.WIDE else deep).update(group.feature_names)
-        for sequences in group.sequence_features:
-            for mapping in sequences.seq_att_map:
-                deep.update([*mapping.key, *mapping.hist_seq])
-    return wide - deep
+    nested = (group.sequence_features for group in model.feature_groups)
+    for sequences in itertools.chain(model.seq_att_groups, *nested):
+        for mapping in sequences.seq_att_map:
+            deep.update([*mapping.key, *mapping.hist_seq, *mapping.aux_hist_seq])
+    return wide, deep
+
+
+def _has_table(feature: FeatureConfig) -> bool:
+    """Whether the feature gives ids; else it gives numbers, or nothing to the model."""
+    kind = feature.feature_type
+    if kind == FeatureConfig.RawFeature or (
+        kind == FeatureConfig.SequenceFeature and feature.sub_feature_type == FeatureConfig.RawFeature
+    ):
+        return bool(feature.boundaries) or (feature.num_buckets > 1 and feature.max_val > feature.min_val)
+    return kind not in (FeatureConfig.ExprFeature, FeatureConfig.PassThroughFeature)
 
 
 def _check_id(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
@@ -202,19 +215,31 @@ def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
             yield Problem(f"{path}.{name}", found, expected, hint, severity=WARNING)
 
 
-def _check_shared_tables(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
-    """Features with the same embedding_name must agree on the table."""
+def _check_shared_tables(config: pipeline_pb2.EasyRecConfig, wide: set[str], deep: set[str]) -> Iterator[Problem]:
+    """Features with one table, by an embedding_name or a feature's own name, must agree on it."""
     first: dict[str, tuple[FeatureConfig, str]] = {}
-    for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
-        if not feature.embedding_name:
-            continue
-        other, other_path = first.setdefault(feature.embedding_name, (feature, path))
+    paths = zip(config.features, schema.item_paths("features", config.features), strict=True)
+    tables = [(feature, path) for feature, path in paths if _has_table(feature)]
+    wide_tables = {f"{_table(feature)}_wide" for feature, _ in tables if feature.feature_name in wide}
+    for feature, path in tables:
+        name = _table(feature)
+        if name in wide_tables and feature.feature_name in deep:
+            expected = f"another name: that is the table of {quote(name.removesuffix('_wide'))} in WIDE groups"
+            yield Problem(path, f"the table {quote(name)}", expected)
+        other, other_path = first.setdefault(name, (feature, path))
         for what, read in _TABLE.items():
             mine, theirs = read(feature), read(other)
+            if what == "embedding_dim" and not {feature.feature_name, other.feature_name} <= deep:
+                continue  # in WIDE groups all are as wide as the model says
             if mine != theirs:
                 found = f"{_shown(mine)}, where {other_path} has {_shown(theirs)}"
-                expected = f"the same {what}: they share the table {quote(feature.embedding_name)}"
+                expected = f"the same {what}: they share the table {quote(name)}"
                 yield Problem(f"{path}.{what}", found, expected)
+
+
+def _table(feature: FeatureConfig) -> str:
+    """The name of the feature's table, as models.layout has it."""
+    return feature.embedding_name or feature.feature_name
 
 
 def _rows(feature: FeatureConfig) -> object:

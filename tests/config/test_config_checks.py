@@ -150,6 +150,14 @@ CASES = [
         "features[b].hash_bucket_size",
         "10, where features[a] has 100",
     ),
+    (B, f"{B[:-1]} embedding_name: 'a' }}", "features[b].hash_bucket_size", "they share the table 'a'"),
+    (
+        f"{A}\n{B}",
+        f"{A[:-1]} initializer {{ constant_initializer {{ consts: 9 }} }} embedding_name: 'b' }}\n"
+        + B.replace("num_buckets: 10", "hash_bucket_size: 100"),
+        "features[b].initializer",
+        "none, where features[a] has another one",
+    ),
     # Columns.
     ('label_fields: "y"', 'label_fields: "z"', "data_config.label_fields[0]", "the unknown column 'z'"),
     ('label_fields: "y"', "", "data_config.label_fields", "no labels"),
@@ -305,6 +313,14 @@ def test_wide_features_need_no_width(base_text):
     )
     text = text.replace('key: "a"', 'key: "b"')
     assert [problem for problem in _problems(text) if problem.severity is ERROR] == []
+
+
+def test_no_table_has_the_name_of_a_wide_one(base_text):
+    wide = "feature_groups { group_name: 'w' wide_deep: WIDE feature_names: 'b' } multi_tower {"
+    text = base_text.replace(A, f"{A[:-1]} embedding_name: 'b_wide' }}").replace("multi_tower {", wide)
+    (problem,) = _problems(text)
+    assert (problem.path, problem.severity) == ("features[a]", ERROR)
+    assert "the table of 'b' in WIDE groups" in str(problem)
 
 
 def test_checks_of_other_rooms_get_places_and_run_last(base_text):
