@@ -54,7 +54,7 @@ def _uses(config: pipeline_pb2.EasyRecConfig) -> tuple[set[str], set[str]]:
     return wide, deep
 
 
-def _has_table(feature: FeatureConfig) -> bool:
+def gives_ids(feature: FeatureConfig) -> bool:
     """Whether the feature gives ids; else it gives numbers, or nothing to the model."""
     kind = feature.feature_type
     if kind == FeatureConfig.RawFeature or (
@@ -200,7 +200,8 @@ def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
             yield Problem(where, f"a formula for a number in a feature of type {kind}", "a RawFeature")
         else:
             yield from _check_formula(feature.normalizer_fn, ("x",), where)
-    if feature.combiner in ("max", "min") and not numeric:
+    several_ids = gives_ids(feature) and (kind == "SequenceFeature" or feature.raw_input_dim > 1)
+    if feature.combiner in ("max", "min") and (not numeric or several_ids):
         yield Problem(f"{path}.combiner", quote(feature.combiner), "sum, mean or sqrtn: the combiners of ids")
     for name, owner in (
         ("sequence_combiner", FeatureConfig.SequenceFeature),
@@ -219,7 +220,7 @@ def _check_shared_tables(config: pipeline_pb2.EasyRecConfig, wide: set[str], dee
     """Features with one table, by an embedding_name or a feature's own name, must agree on it."""
     first: dict[str, tuple[FeatureConfig, str]] = {}
     paths = zip(config.features, schema.item_paths("features", config.features), strict=True)
-    tables = [(feature, path) for feature, path in paths if _has_table(feature)]
+    tables = [(feature, path) for feature, path in paths if gives_ids(feature)]
     wide_tables = {f"{_table(feature)}_wide" for feature, _ in tables if feature.feature_name in wide}
     for feature, path in tables:
         name = _table(feature)

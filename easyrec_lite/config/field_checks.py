@@ -196,6 +196,11 @@ def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
                 if not sizes or len(sizes) != len(filters):
                     expected = "as many as num_filters, at least one"
                     yield Problem(f"{path}.filter_sizes", f"{len(sizes)} for {len(filters)} num_filters", expected)
+                steps = message.pad_sequence_length  # type: ignore[attr-defined]
+                for place, size in enumerate(sizes):
+                    if size > steps:
+                        expected = f"at most pad_sequence_length, {steps}"
+                        yield Problem(f"{path}.filter_sizes[{place}]", str(size), expected)
             case "LearningRate":
                 yield from _one_member(
                     message, path, "learning_rate", "constant_learning_rate { learning_rate: 0.001 }"

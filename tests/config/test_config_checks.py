@@ -9,6 +9,10 @@ A = 'features { input_names: "a" embedding_dim: 8 hash_bucket_size: 100 }'
 B = 'features { input_names: "b" embedding_dim: 8 num_buckets: 10 feature_type: TagFeature }'
 N = 'features { input_names: "n" feature_type: RawFeature }'
 S = 'features { input_names: "s" embedding_dim: 8 hash_bucket_size: 100 feature_type: SequenceFeature }'
+# Sequences of numbers, and of the buckets of numbers.
+NUMBERS = 'features { input_names: "s" embedding_dim: 8 feature_type: SequenceFeature sub_feature_type: RawFeature }'
+BUCKETS = f"{NUMBERS[:-1]} boundaries: [1, 2] }}"
+SHORT = "pad_sequence_length: 3"
 LR = "constant_learning_rate { learning_rate: 0.01 }"
 TOWER = 'towers { input: "all" dnn { hidden_units: [8, 4] } }'
 
@@ -27,7 +31,8 @@ def test_base_has_none(base_text):
 # What is replaced by what, and the path and a part of the text of the only problem that follows.
 OPTIMIZER = "train_config.optimizer_config[0]"
 RATE = f"{OPTIMIZER}.adam_optimizer.learning_rate"
-ENCODED = "model_config.feature_groups[all].sequence_features[seq]"
+ALL = "model_config.feature_groups[all]"
+ENCODED = f"{ALL}.sequence_features[seq]"
 SEQUENCES = f"{ENCODED}.seq_att_map[0]"
 CASES = [
     # Support.
@@ -191,6 +196,31 @@ CASES = [
     ),
     ('hist_seq: "s"', 'hist_seq: "b"', f"{SEQUENCES}.hist_seq[0]", "a TagFeature"),
     ('feature_names: ["a", "b", "n"]', 'feature_names: ["b", "n"]', f"{SEQUENCES}.key[0]", "allow_key_search"),
+    # What a feature gives, and where it can go.
+    (S, NUMBERS, f"{SEQUENCES}.hist_seq[0]", "'s', whose steps are numbers"),
+    ('key: "a"', 'key: "n"', f"{SEQUENCES}.key[0]", "'n', a RawFeature that gives no ids"),
+    (N, N.replace("RawFeature", "PassThroughFeature"), f"{ALL}.feature_names[2]", "'n', a PassThroughFeature"),
+    (N, NUMBERS.replace('"s"', '"n"'), f"{ALL}.feature_names[2]", "the sequence of numbers 'n'"),
+    (
+        N,
+        NUMBERS.replace('"s"', '"n"').replace(" }", " sequence_combiner { attention {} } }"),
+        f"{ALL}.feature_names[2]",
+        "the sequence of numbers 'n'",
+    ),
+    (N, BUCKETS.replace('"s"', '"n"'), f"{ALL}.feature_names[2]", "a sequence_combiner in the feature"),
+    (S, f"{BUCKETS[:-1]} combiner: 'max' }}", "features[s].combiner", "the combiners of ids"),
+    (
+        N,
+        f"{N[:-1]} raw_input_dim: 2 boundaries: [1, 2] embedding_dim: 4 combiner: 'max' }}",
+        "features[n].combiner",
+        "the combiners of ids",
+    ),
+    (
+        S,
+        f"{S[:-1]} sequence_combiner {{ text_cnn {{ filter_sizes: [2, 5] num_filters: [2, 2] {SHORT} }} }} }}",
+        "features[s].sequence_combiner.text_cnn.filter_sizes[1]",
+        "5, expected at most pad_sequence_length, 3",
+    ),
     (S, S.replace("embedding_dim: 8", "embedding_dim: 4"), SEQUENCES, "equal widths"),
     # Self-attention: no candidate.
     ('key: "a" hist_seq: "s" }', 'key: "a" hist_seq: "s" } self_attention {}', f"{SEQUENCES}.key", "no key"),
