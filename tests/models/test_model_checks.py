@@ -82,6 +82,13 @@ CASES = {
         "model_config.dbmtl.expert_dnn",
         "num_expert is 3",
     ),
+    "a network of experts without experts": (
+        "dbmtl_experts",
+        "num_expert: 3",
+        "",
+        "model_config.dbmtl.expert_dnn",
+        "without num_expert",
+    ),
     "wide part that is not WIDE": (
         "deepfm",
         "wide_deep: WIDE",

@@ -115,3 +115,20 @@ def test_layers_of_one_shape_start_differently() -> None:
     }
     assert len(kernels) == 3
     assert len({kernel.tobytes() for kernel in kernels.values()}) == 3
+
+
+def test_a_relation_dnn_without_relations() -> None:
+    """Every tower that has the field has the layers; relations without them are concatenated."""
+    click, buy = "dnn { hidden_units: [4, 2] }", "relation_dnn { hidden_units: [3] use_bn: false }"
+    assert click in MODELS["dbmtl"]
+    text = MODELS["dbmtl"].replace(buy, "").replace(click, f"{click} {buy}")
+    recommender = built(text)
+    frame = rows(24, seed=1)
+    reference = Reference(recommender, frame, training=False)
+    x = reference.mlp(reference.all_features(), "model/bottom_dnn")
+    seen = reference.mlp(reference.mlp(x, "model/click_dnn"), "model/click_relation_dnn")
+    expected = {"click": seen, "buy": np.concatenate([reference.mlp(x, "model/buy_dnn"), seen], 1)}
+    predictions = recommender.predict(encode(recommender, frame, targets=False))
+    for task, hidden in expected.items():
+        logits = reference.dense(hidden, f"model/{task}_output")[:, 0]
+        np.testing.assert_allclose(predictions[f"logits_{task}"], logits, rtol=2e-4, atol=2e-5)

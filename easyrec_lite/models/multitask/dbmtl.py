@@ -24,7 +24,8 @@ class DBMTL(Model):
         all ── bottom_dnn ──(experts, one gate a task)── dnn(task) ── relation_dnn([own, relations]) ── logit(task)
 
     A tower's relations are the towers named by `relation_tower_names`, of tasks earlier in the chain of cause and
-    effect (a click before a purchase); their order in the config is free, a circle is an error.
+    effect (a click before a purchase); their order in the config is free, a circle is an error. A tower without
+    relations has its relation_dnn too, after its dnn; without a relation_dnn the concatenation goes to the logit.
     """
 
     params_field: ClassVar[str] = "dbmtl"
@@ -53,6 +54,9 @@ class DBMTL(Model):
         if params.num_expert and not params.expert_dnn.hidden_units:
             path = "model_config.dbmtl.expert_dnn"
             yield Problem(path, "nothing", "the network of an expert", f"num_expert is {params.num_expert}")
+        if params.HasField("expert_dnn") and not params.num_expert:
+            path = "model_config.dbmtl.expert_dnn"
+            yield Problem(path, "expert_dnn without num_expert", "num_expert: how many of these networks there are")
         if _order(params.task_towers) is None:
             yield Problem(base, "relations that run in a circle", "relations that lead from cause to effect only")
 
@@ -77,7 +81,7 @@ class DBMTL(Model):
             name = tower.tower_name
             if tower.HasField("dnn"):
                 self.towers[name] = mlp_from_config(tower.dnn, f"{name}_dnn")
-            if tower.relation_tower_names:
+            if tower.HasField("relation_dnn"):
                 self.relations[name] = mlp_from_config(tower.relation_dnn, f"{name}_relation_dnn")
             self.outputs_by_task[name] = keras.layers.Dense(1, name=f"{name}_output")
         self._order = _order(params.task_towers) or []
@@ -114,9 +118,11 @@ class DBMTL(Model):
         # In order of the relations, so that a tower sees its relations' last layers.
         for place in self._order:
             tower = self.params.task_towers[place]
+            name = tower.tower_name
             if tower.relation_tower_names:
-                seen = [hidden[tower.tower_name], *(hidden[other] for other in tower.relation_tower_names)]
-                hidden[tower.tower_name] = apply(self.relations[tower.tower_name], concat(seen), training=training)
+                hidden[name] = concat([hidden[name], *(hidden[other] for other in tower.relation_tower_names)])
+            if name in self.relations:
+                hidden[name] = apply(self.relations[name], hidden[name], training=training)
         predictions: dict[str, tf.Tensor] = {}
         for task in self.tasks:
             predictions.update(task.predictions(apply(self.outputs_by_task[task.name], hidden[task.name])))
