@@ -12,7 +12,7 @@ from easyrec_lite.config import schema
 from easyrec_lite.config.binding import Node
 from easyrec_lite.config.problems import ERROR, WARNING, Problem, did_you_mean, one_of, quote
 from easyrec_lite.config.targets import route
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.protos import layer_pb2, pipeline_pb2
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "prelu", "dice", "tanh", "sigmoid", "softplus",
@@ -185,12 +185,25 @@ def check_mlp(message: Message, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.dropout_ratio", f"{len(dropout)} numbers", f"one, or {len(units)}: one for each layer")
 
 
+def _check_scores(mlp: layer_pb2.MLP, path: str) -> Iterator[Problem]:
+    """The networks that score the steps of a history end in one linear unit, whatever they say."""
+    for field, linear in (("final_activation", "linear"), ("use_final_bn", False)):
+        value = getattr(mlp, field)
+        if mlp.HasField(field) and value != linear:  # type: ignore[arg-type]
+            found, hint = f"{field} of a network that scores steps", "it has no effect here: scores are linear"
+            yield Problem(f"{path}.{field}", found, "", hint, severity=WARNING)
+
+
 def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
     """Problems between the fields of one block: layers, optimizers, learning rates."""
     for path, message in schema.walk(config):
         match message.DESCRIPTOR.name:
             case "MLP":
                 yield from check_mlp(message, path)
+            case "DINTower" | "SeqAttGroupConfig":
+                name = "dnn" if message.DESCRIPTOR.name == "DINTower" else "seq_dnn"
+                if message.HasField(name):
+                    yield from _check_scores(getattr(message, name), f"{path}.{name}")
             case "TextCNN":
                 sizes, filters = message.filter_sizes, message.num_filters  # type: ignore[attr-defined]
                 if not sizes or len(sizes) != len(filters):

@@ -162,10 +162,20 @@ def _check_groups(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         if not sequences.group_name:
             yield Problem(f"{path}.group_name", "nothing", "the name by which a din_tower asks for the group")
         yield from _check_sequences(sequences, path, features, None, used)
+        if sequences.HasField("seq_dnn") and not sequences.HasField("self_attention"):
+            expected = "these layers in the dnn of the din_tower that reads the group"
+            yield _dead(f"{path}.seq_dnn", "seq_dnn in seq_att_groups", expected)
+        if not sequences.need_key_feature:
+            expected = "it in the sequence_features of a group: din_towers pass the key on"
+            yield _dead(f"{path}.need_key_feature", "need_key_feature: false in seq_att_groups", expected)
     for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
         passes = feature.feature_type == feature_pb2.FeatureConfig.PassThroughFeature
         if feature.feature_name not in used and not passes:
             yield Problem(path, "a feature in no group", "", "the model does not see it", severity=WARNING)
+
+
+def _dead(path: str, found: str, expected: str) -> Problem:
+    return Problem(path, found, expected, "it has no effect here", severity=WARNING)
 
 
 def _check_member(feature: feature_pb2.FeatureConfig, path: str) -> Iterator[Problem]:

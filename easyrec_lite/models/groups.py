@@ -89,15 +89,15 @@ def mlp_options(config: layer_pb2.MLP) -> dict[str, Any]:
 
 
 def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
-    """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied."""
+    """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied.
+
+    The scores stay linear: final_activation and use_final_bn are not for this network, as `check` says.
+    """
     units = tuple(config.hidden_units) or _DEFAULT_ATTENTION_UNITS
-    return TargetAttention(
-        units if units[-1] == 1 else (*units, 1),
-        activation=config.activation,
-        use_bn=config.use_bn,
-        dropout_ratio=_dropout_ratios(config),
-        name=name,
-    )
+    options = mlp_options(config)
+    for field in ("final_activation", "use_final_bn"):
+        options.pop(field, None)
+    return TargetAttention(units if units[-1] == 1 else (*units, 1), **options, name=name)
 
 
 def self_attention_from_config(config: feature_pb2.SelfAttention, name: str) -> SelfAttention:

@@ -12,6 +12,7 @@ S = 'features { input_names: "s" embedding_dim: 8 hash_bucket_size: 100 feature_
 # Sequences of numbers, and of the buckets of numbers.
 NUMBERS = 'features { input_names: "s" embedding_dim: 8 feature_type: SequenceFeature sub_feature_type: RawFeature }'
 BUCKETS = f"{NUMBERS[:-1]} boundaries: [1, 2] }}"
+HISTORY = 'seq_att_map { key: "a" hist_seq: "s" }'
 SHORT = "pad_sequence_length: 3"
 LR = "constant_learning_rate { learning_rate: 0.01 }"
 TOWER = 'towers { input: "all" dnn { hidden_units: [8, 4] } }'
@@ -297,6 +298,32 @@ WARNINGS = [
         f'{N} features {{ feature_name: "u" input_names: "n" feature_type: RawFeature }}',
         "features[u]",
         "in no group",
+    ),
+    # The networks of attention.
+    (
+        HISTORY,
+        f"{HISTORY} seq_dnn {{ hidden_units: 4 use_final_bn: true }}",
+        f"{ENCODED}.seq_dnn.use_final_bn",
+        "scores are linear",
+    ),
+    (
+        "multi_tower {",
+        f"""seq_att_groups {{ group_name: "h" {HISTORY} }}
+        multi_tower {{ din_towers {{ input: "h" dnn {{ hidden_units: 4 final_activation: "tanh" }} }}""",
+        "model_config.multi_tower.din_towers[h].dnn.final_activation",
+        "scores are linear",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} seq_dnn {{ hidden_units: 4 }} }} multi_tower {{',
+        "model_config.seq_att_groups[h].seq_dnn",
+        "the dnn of the din_tower",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} need_key_feature: false }} multi_tower {{',
+        "model_config.seq_att_groups[h].need_key_feature",
+        "din_towers pass the key on",
     ),
 ]
 
