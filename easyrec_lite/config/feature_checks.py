@@ -203,6 +203,9 @@ def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
     several_ids = gives_ids(feature) and (kind == "SequenceFeature" or feature.raw_input_dim > 1)
     if feature.combiner in ("max", "min") and (not numeric or several_ids):
         yield Problem(f"{path}.combiner", quote(feature.combiner), "sum, mean or sqrtn: the combiners of ids")
+    if feature.embedding_name and not gives_ids(feature):
+        found, hint = "embedding_name of numbers", "it has no effect: they have no table to share"
+        yield Problem(f"{path}.embedding_name", found, "", hint, severity=WARNING)
     for name, owner in (
         ("sequence_combiner", FeatureConfig.SequenceFeature),
         ("max_seq_len", FeatureConfig.SequenceFeature),

@@ -292,6 +292,7 @@ WARNINGS = [
     ("num_steps: 10", "", "train_config.num_steps", "never end"),
     (A, f"{A[:-1]} num_buckets: 5 }}", "features[a]", "hash_bucket_size is used"),
     (A, f"{A[:-1]} max_seq_len: 5 }}", "features[a].max_seq_len", "no effect"),
+    (N, f"{N[:-1]} embedding_dim: 4 embedding_name: 'a' }}", "features[n].embedding_name", "no table to share"),
     (N, f"{N[:-1]} hash_bucket_size: 5 }}", "features[n].hash_bucket_size", "no effect"),
     (
         N,
