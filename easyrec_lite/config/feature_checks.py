@@ -8,7 +8,7 @@ from pathlib import Path
 
 from easyrec_lite.config import schema
 from easyrec_lite.config.expressions import ExpressionError, parse_expression
-from easyrec_lite.config.problems import WARNING, Problem, quote
+from easyrec_lite.config.problems import WARNING, Problem, no_effect, one_of, quote
 from easyrec_lite.protos import feature_pb2, pipeline_pb2
 
 FeatureConfig = feature_pb2.FeatureConfig
@@ -167,10 +167,6 @@ def _check_numbers(feature: FeatureConfig, path: str) -> Iterator[Problem]:
     if feature.num_buckets > 1 and not bounds and not feature.max_val > feature.min_val:
         expected = "min_val and max_val, between which the equal buckets lie"
         yield Problem(f"{path}.num_buckets", "equal buckets without a range", expected)
-    for name in ("hash_bucket_size", "vocab_list", "vocab_file"):
-        if getattr(feature, name):
-            hint = "use boundaries, or an IdFeature"
-            yield Problem(f"{path}.{name}", f"{name} of numbers", "", f"it has no effect; {hint}", severity=WARNING)
 
 
 def _check_sequence(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
@@ -204,19 +200,12 @@ def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
     if feature.combiner in ("max", "min") and (not numeric or several_ids):
         yield Problem(f"{path}.combiner", quote(feature.combiner), "sum, mean or sqrtn: the combiners of ids")
     if feature.embedding_name and not gives_ids(feature):
-        found, hint = "embedding_name of numbers", "it has no effect: they have no table to share"
-        yield Problem(f"{path}.embedding_name", found, "", hint, severity=WARNING)
-    for name, owner in (
-        ("sequence_combiner", FeatureConfig.SequenceFeature),
-        ("max_seq_len", FeatureConfig.SequenceFeature),
-        ("combo_input_seps", FeatureConfig.ComboFeature),
-        ("combo_join_sep", FeatureConfig.ComboFeature),
-    ):
+        yield no_effect(f"{path}.embedding_name", "embedding_name of numbers", "ids: numbers have no table to share")
+    reader = _NUMBERS if numeric and kind == _STEPS else kind
+    for name, readers in _READERS.items():
         field = schema.field_named(feature, name)
-        if field is not None and feature.feature_type != owner and not schema.has_default(feature, field):
-            expected = f"a {FeatureConfig.FeatureType.Name(owner)}"
-            found, hint = f"{name} in a feature of type {kind}", "it has no effect here"
-            yield Problem(f"{path}.{name}", found, expected, hint, severity=WARNING)
+        if field is not None and reader not in readers and not schema.has_default(feature, field):
+            yield no_effect(f"{path}.{name}", f"{name} in a feature of type {reader}", one_of(readers))
 
 
 def _check_shared_tables(config: pipeline_pb2.EasyRecConfig, wide: set[str], deep: set[str]) -> Iterator[Problem]:
@@ -265,6 +254,24 @@ _CHECKS: dict[int, Callable[[FeatureConfig, str, bool], Iterator[Problem]]] = {
     FeatureConfig.LookupFeature: _check_lookup,
     FeatureConfig.SequenceFeature: _check_sequence,
     FeatureConfig.ExprFeature: _check_expression,
+}
+
+
+# A SequenceFeature, and one whose sub_feature_type is RawFeature.
+_STEPS, _NUMBERS = "SequenceFeature", "SequenceFeature of numbers"
+# Fields that not every feature has a use for, and the types of those that have.
+_READERS: dict[str, tuple[str, ...]] = {
+    "hash_bucket_size": ("IdFeature", "TagFeature", "ComboFeature", "LookupFeature", _STEPS),
+    "num_buckets": ("IdFeature", "TagFeature", _STEPS, "RawFeature", _NUMBERS),
+    **dict.fromkeys(["vocab_list", "vocab_file"], ("IdFeature", "TagFeature", _STEPS)),
+    **dict.fromkeys(["boundaries", "min_val", "max_val", "raw_input_dim"], ("RawFeature", _NUMBERS)),
+    "kv_separator": ("TagFeature", "LookupFeature"),
+    "lookup_max_sel_elem_num": ("LookupFeature",),
+    **dict.fromkeys(["combo_input_seps", "combo_join_sep"], ("ComboFeature",)),
+    "seq_multi_sep": (_STEPS, _NUMBERS, "RawFeature"),
+    **dict.fromkeys(["sub_feature_type", "max_seq_len", "sequence_combiner"], (_STEPS, _NUMBERS)),
+    "sequence_length": (_NUMBERS,),
+    "expression": ("ExprFeature",),
 }
 
 

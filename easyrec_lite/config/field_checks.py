@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from easyrec_lite.config import schema
 from easyrec_lite.config.binding import Node
-from easyrec_lite.config.problems import ERROR, WARNING, Problem, did_you_mean, one_of, quote
+from easyrec_lite.config.problems import ERROR, WARNING, Problem, did_you_mean, no_effect, one_of, quote
 from easyrec_lite.config.targets import route
-from easyrec_lite.protos import layer_pb2, pipeline_pb2
+from easyrec_lite.protos import layer_pb2, pipeline_pb2, train_pb2
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "prelu", "dice", "tanh", "sigmoid", "softplus",
@@ -190,8 +190,7 @@ def _check_scores(mlp: layer_pb2.MLP, path: str) -> Iterator[Problem]:
     for field, linear in (("final_activation", "linear"), ("use_final_bn", False)):
         value = getattr(mlp, field)
         if mlp.HasField(field) and value != linear:  # type: ignore[arg-type]
-            found, hint = f"{field} of a network that scores steps", "it has no effect here: scores are linear"
-            yield Problem(f"{path}.{field}", found, "", hint, severity=WARNING)
+            yield no_effect(f"{path}.{field}", f"{field} of a network that scores steps", "nothing: scores are linear")
 
 
 def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
@@ -248,9 +247,26 @@ def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         )
         count = len(train.optimizer_config)
         yield Problem("train_config.optimizer_config", f"{count or 'no'} optimizers", expected, "" if count else hint)
+    yield from _check_dead(train)
     if not train.num_steps and not config.data_config.num_epochs and not config.HasField("kafka_train_input"):
         found = "neither num_steps nor data_config.num_epochs"
         yield Problem("train_config.num_steps", found, "one of them: the training would never end", severity=WARNING)
+
+
+def _check_dead(train: train_pb2.TrainConfig) -> Iterator[Problem]:
+    """Fields of the training that only have an effect beside others."""
+    for name in ("fine_tune_ckpt_var_map", "force_restore_shape_compatible"):
+        if getattr(train, name) and not train.fine_tune_checkpoint:
+            yield no_effect(f"train_config.{name}", f"{name} without fine_tune_checkpoint", "both")
+    expected = "it in the first optimizer, that of the embedding tables"
+    for place, optimizer in list(enumerate(train.optimizer_config))[1:]:
+        path = f"train_config.optimizer_config[{place}]"
+        multiplier = "embedding_learning_rate_multiplier"
+        if optimizer.HasField(multiplier) and getattr(optimizer, multiplier) != 1:
+            yield no_effect(f"{path}.{multiplier}", f"{multiplier} of the dense layers", expected)
+        kind = optimizer.WhichOneof("optimizer") or ""
+        if kind and getattr(getattr(optimizer, kind), "dense_decay", False):
+            yield no_effect(f"{path}.{kind}.dense_decay", "dense_decay of the dense layers", expected)
 
 
 def _one_member(message: Message, path: str, oneof: str, expected: str) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from easyrec_lite.config import schema
 from easyrec_lite.config.feature_checks import gives_ids
-from easyrec_lite.config.problems import WARNING, Problem, did_you_mean, one_of, quote
+from easyrec_lite.config.problems import WARNING, Problem, did_you_mean, no_effect, one_of, quote
 from easyrec_lite.protos import data_pb2, eval_pb2, feature_pb2, loss_pb2, model_match_pb2, pipeline_pb2
 
 _TEXT_INPUTS = (
@@ -156,26 +156,49 @@ def _check_groups(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
             strict=True,
         ):
             yield from _check_sequences(sequences, sequences_path, features, set(group.feature_names), used)
+        yield from _check_attention_names(group, path, features)
+    histories: set[str] = set()
     for sequences, path in zip(
         model.seq_att_groups, schema.item_paths("model_config.seq_att_groups", model.seq_att_groups), strict=True
     ):
         if not sequences.group_name:
             yield Problem(f"{path}.group_name", "nothing", "the name by which a din_tower asks for the group")
+        elif sequences.group_name in histories:
+            yield Problem(path, f"a second group named {quote(sequences.group_name)}", "a name of its own")
+        histories.add(sequences.group_name)
         yield from _check_sequences(sequences, path, features, None, used)
         if sequences.HasField("seq_dnn") and not sequences.HasField("self_attention"):
             expected = "these layers in the dnn of the din_tower that reads the group"
-            yield _dead(f"{path}.seq_dnn", "seq_dnn in seq_att_groups", expected)
+            yield no_effect(f"{path}.seq_dnn", "seq_dnn in seq_att_groups", expected)
         if not sequences.need_key_feature:
             expected = "it in the sequence_features of a group: din_towers pass the key on"
-            yield _dead(f"{path}.need_key_feature", "need_key_feature: false in seq_att_groups", expected)
+            yield no_effect(f"{path}.need_key_feature", "need_key_feature: false in seq_att_groups", expected)
     for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
         passes = feature.feature_type == feature_pb2.FeatureConfig.PassThroughFeature
         if feature.feature_name not in used and not passes:
             yield Problem(path, "a feature in no group", "", "the model does not see it", severity=WARNING)
 
 
-def _dead(path: str, found: str, expected: str) -> Problem:
-    return Problem(path, found, expected, "it has no effect here", severity=WARNING)
+def _check_attention_names(
+    group: feature_pb2.FeatureGroupConfig, path: str, features: dict[str, feature_pb2.FeatureConfig]
+) -> Iterator[Problem]:
+    """Attention of one name in one group has one network, so that it has to be described alike."""
+    first: dict[str, tuple[bytes, bytes, int]] = {}
+    for sequences, where in zip(
+        group.sequence_features, schema.item_paths(f"{path}.sequence_features", group.sequence_features), strict=True
+    ):
+        for place, mapping in enumerate(sequences.seq_att_map):
+            steps = [*mapping.hist_seq, *mapping.aux_hist_seq]
+            name = sequences.group_name or "_".join(mapping.hist_seq)
+            name = name if len(sequences.seq_att_map) == 1 else f"{name}_{place}"
+            network = (
+                sequences.seq_dnn.SerializeToString(deterministic=True),
+                sequences.self_attention.SerializeToString(deterministic=True),
+                sum(features[step].embedding_dim for step in steps if step in features),
+            )
+            if first.setdefault(name, network) != network:
+                expected = "a group_name of its own, or the same layers and widths: one name is one network"
+                yield Problem(where, f"another attention named {quote(name)}", expected)
 
 
 def _check_member(feature: feature_pb2.FeatureConfig, path: str) -> Iterator[Problem]:

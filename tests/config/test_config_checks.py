@@ -258,6 +258,19 @@ CASES = [
         "sequence_features of a group",
     ),
     ('input: "all"', 'input: "al"', "model_config.multi_tower.towers[al].input", "did you mean 'all'?"),
+    # One name, one network.
+    (
+        HISTORY,
+        f"""{HISTORY} }} sequence_features {{ group_name: "seq" {HISTORY} seq_dnn {{ hidden_units: 4 }}""",
+        f"{ALL}.sequence_features[1]",
+        "another attention named 'seq'",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} }} seq_att_groups {{ group_name: "h" {HISTORY} }} multi_tower {{',
+        "model_config.seq_att_groups[1]",
+        "a second group named 'h'",
+    ),
     # Model and export.
     ('"MultiTower"', '"MultiTwoer"', "model_config.model_class", "did you mean 'MultiTower'?"),
     ('"MultiTower"', '"DeepFM"', "model_config.model_class", "the config holds multi_tower"),
@@ -287,7 +300,32 @@ def test_finds(base_text, old, new, path, part):
     assert problems[0].line
 
 
+SECOND = f"num_steps: 10 optimizer_config {{ adam_optimizer {{ learning_rate {{ {LR} }} %s }} %s }}"
 WARNINGS = [
+    (
+        "num_steps: 10",
+        'num_steps: 10 fine_tune_ckpt_var_map: "x"',
+        "train_config.fine_tune_ckpt_var_map",
+        "without fine",
+    ),
+    (
+        "num_steps: 10",
+        "num_steps: 10 force_restore_shape_compatible: true",
+        "train_config.force_restore_shape_compatible",
+        "without fine_tune_checkpoint",
+    ),
+    (
+        "num_steps: 10",
+        SECOND % ("", "embedding_learning_rate_multiplier: 5"),
+        "train_config.optimizer_config[1].embedding_learning_rate_multiplier",
+        "in the first optimizer",
+    ),
+    (
+        "num_steps: 10",
+        SECOND % ("dense_decay: true", ""),
+        "train_config.optimizer_config[1].adam_optimizer.dense_decay",
+        "in the first optimizer",
+    ),
     ("num_steps: 10", "num_steps: 10 sync_replicas: false", "train_config.sync_replicas", "no effect"),
     ("num_steps: 10", "", "train_config.num_steps", "never end"),
     (A, f"{A[:-1]} num_buckets: 5 }}", "features[a]", "hash_bucket_size is used"),
@@ -329,6 +367,49 @@ WARNINGS = [
 ]
 
 
+# A feature, and fields that nothing reads in one of its type.
+COMBO = 'features { input_names: ["a", "b"] embedding_dim: 8 hash_bucket_size: 9 feature_type: ComboFeature }'
+LOOKUP = COMBO.replace("ComboFeature", "LookupFeature")
+EXPR = 'features { input_names: "n" feature_type: ExprFeature expression: "n + 1" }'
+RANGE = ("boundaries: [1, 2]", "min_val: -1", "max_val: 1")
+UNREAD = {
+    A: (
+        *RANGE,
+        *("kv_separator: ':'", "seq_multi_sep: ';'", "raw_input_dim: 2", "expression: 'a + 1'", "max_seq_len: 5"),
+        *("sub_feature_type: RawFeature", "sequence_length: 5", "combo_join_sep: '_'", "lookup_max_sel_elem_num: 3"),
+    ),
+    B: (*RANGE, "seq_multi_sep: ';'", "combo_input_seps: ['', '']"),
+    N: ("expression: 'n + 1'", "kv_separator: ':'", "vocab_list: 'x'", "vocab_file: 'x'", "sequence_length: 5"),
+    S: (*RANGE, "kv_separator: ':'", "sequence_length: 5", "raw_input_dim: 2"),
+    BUCKETS: ("hash_bucket_size: 9", "expression: 's + 1'", "kv_separator: ':'"),
+    COMBO: ("vocab_list: 'x'", "num_buckets: 9", "kv_separator: ':'"),
+    LOOKUP: ("num_buckets: 9", "sequence_combiner { attention {} }"),
+    EXPR: RANGE,
+}
+
+
+@pytest.mark.parametrize(
+    ("feature", "field"), [(feature, field) for feature, fields in UNREAD.items() for field in fields]
+)
+def test_warns_of_fields_that_a_feature_does_not_read(base_text, feature, field):
+    """And of no other: those that it has already are read."""
+    text = base_text
+    for old in (A, B, N, S):
+        if feature.split(" embedding_dim")[0].split(" feature_type")[0] in old:
+            text = text.replace(old, feature)
+    if feature not in text:
+        text = text.replace("model_config {", f"{feature[:-1]} feature_name: 'x' }}\nmodel_config {{")
+        text = text.replace('"a", "b", "n"', '"a", "b", "n", "x"')
+        feature = f"{feature[:-1]} feature_name: 'x' }}"
+    assert _problems(text) == []
+    (problem,) = _problems(text.replace(feature, f"{feature[:-1]} {field} }}"))
+    name = field.split(":")[0].split(" ")[0]
+    assert problem.path.endswith(f".{name}")
+    assert problem.severity is WARNING
+    assert f"{name} in a feature of type" in str(problem)
+    assert "it has no effect here" in str(problem)
+
+
 @pytest.mark.parametrize(("old", "new", "path", "part"), WARNINGS, ids=[case[2] for case in WARNINGS])
 def test_warns(base_text, old, new, path, part):
     (problem,) = _problems(base_text.replace(old, new, 1))
@@ -336,6 +417,13 @@ def test_warns(base_text, old, new, path, part):
     assert part in str(problem)
     assert "warning: " in str(problem)
     assert problem.line
+
+
+def test_attention_of_one_name_may_stand_twice(base_text):
+    again = f'{HISTORY} }} sequence_features {{ group_name: "seq" need_key_feature: false {HISTORY}'
+    assert _problems(base_text.replace(HISTORY, again)) == []
+    others = f'{HISTORY} }} sequence_features {{ group_name: "more" {HISTORY} seq_dnn {{ hidden_units: 4 }}'
+    assert _problems(base_text.replace(HISTORY, others)) == []
 
 
 def test_a_default_written_out_is_no_problem(base_text):

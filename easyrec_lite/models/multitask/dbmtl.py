@@ -8,9 +8,9 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from easyrec_lite.config import Problem
+from easyrec_lite.config import Problem, no_effect
 from easyrec_lite.layers import MMoE, apply, concat
-from easyrec_lite.models.base import Model, Task, require_groups
+from easyrec_lite.models.base import Model, Task, require_groups, unread_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config, mlp_options
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
@@ -35,6 +35,10 @@ class DBMTL(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """The group all, towers of different names, relations that exist and have an order."""
         yield from require_groups(config, ("all",), cls.params_field)
+        yield from unread_groups(config, ("all",))
+        for field in ("loss_type", "label_name"):
+            if getattr(config.model_config, field):
+                yield no_effect(f"model_config.{field}", f"{field} beside task_towers", f"{field} in each of them")
         params = config.model_config.dbmtl
         names = [tower.tower_name for tower in params.task_towers]
         base = "model_config.dbmtl.task_towers"
@@ -48,6 +52,10 @@ class DBMTL(Model):
             if label and label not in config.data_config.label_fields:
                 known = f"one of data_config.label_fields {list(config.data_config.label_fields)}"
                 yield Problem(f"{path}.label_name", repr(label), known)
+            for field in ("in_task_space_weight", "out_task_space_weight"):
+                if getattr(tower, field) != 1 and not tower.task_space_indicator_label:
+                    expected = "task_space_indicator_label: which rows are in the space"
+                    yield no_effect(f"{path}.{field}", f"{field} alone", expected)
             for relation in tower.relation_tower_names:
                 if relation not in names:
                     yield Problem(f"{path}.relation_tower_names", repr(relation), f"one of {names}")
