@@ -26,6 +26,7 @@ from easyrec_lite.config.problems import (
     Problem,
     Severity,
     did_you_mean,
+    no_effect,
     one_of,
     quote,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "known_columns",
     "load_config",
     "metric_names",
+    "no_effect",
     "one_of",
     "parse_expression",
     "parse_path",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from easyrec_lite.config import schema
 from easyrec_lite.config.expressions import ExpressionError, parse_expression
-from easyrec_lite.config.problems import WARNING, Problem, quote
+from easyrec_lite.config.problems import WARNING, Problem, no_effect, one_of, quote
 from easyrec_lite.protos import feature_pb2, pipeline_pb2
 
 FeatureConfig = feature_pb2.FeatureConfig
@@ -20,7 +20,8 @@ def check_features(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
     """Problems of the features of a canonical config."""
     if not config.features:
         yield Problem("features", "no features", "at least one features { ... }")
-    wide_only = _wide_only(config)
+    wide, deep = _uses(config)
+    wide_only = wide - deep
     names: dict[str, str] = {}
     for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
         name = feature.feature_name
@@ -36,19 +37,31 @@ def check_features(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         if check is not None:
             yield from check(feature, path, name in wide_only)
         yield from _check_common(feature, path)
-    yield from _check_shared_tables(config)
+    yield from _check_shared_tables(config, wide, deep)
 
 
-def _wide_only(config: pipeline_pb2.EasyRecConfig) -> set[str]:
-    """Features that are in WIDE groups only, whose vectors have the model's wide_output_dim."""
+def _uses(config: pipeline_pb2.EasyRecConfig) -> tuple[set[str], set[str]]:
+    """Features in WIDE groups, where their vectors have the model's wide_output_dim, and those in other places."""
+    model = config.model_config
     wide: set[str] = set()
     deep: set[str] = set()
-    for group in config.model_config.feature_groups:
+    for group in model.feature_groups:
         (wide if group.wide_deep == feature_pb2.WIDE else deep).update(group.feature_names)
-        for sequences in group.sequence_features:
-            for mapping in sequences.seq_att_map:
-                deep.update([*mapping.key, *mapping.hist_seq])
-    return wide - deep
+    nested = (group.sequence_features for group in model.feature_groups)
+    for sequences in itertools.chain(model.seq_att_groups, *nested):
+        for mapping in sequences.seq_att_map:
+            deep.update([*mapping.key, *mapping.hist_seq, *mapping.aux_hist_seq])
+    return wide, deep
+
+
+def gives_ids(feature: FeatureConfig) -> bool:
+    """Whether the feature gives ids; else it gives numbers, or nothing to the model."""
+    kind = feature.feature_type
+    if kind == FeatureConfig.RawFeature or (
+        kind == FeatureConfig.SequenceFeature and feature.sub_feature_type == FeatureConfig.RawFeature
+    ):
+        return bool(feature.boundaries) or (feature.num_buckets > 1 and feature.max_val > feature.min_val)
+    return kind not in (FeatureConfig.ExprFeature, FeatureConfig.PassThroughFeature)
 
 
 def _check_id(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
@@ -154,10 +167,6 @@ def _check_numbers(feature: FeatureConfig, path: str) -> Iterator[Problem]:
     if feature.num_buckets > 1 and not bounds and not feature.max_val > feature.min_val:
         expected = "min_val and max_val, between which the equal buckets lie"
         yield Problem(f"{path}.num_buckets", "equal buckets without a range", expected)
-    for name in ("hash_bucket_size", "vocab_list", "vocab_file"):
-        if getattr(feature, name):
-            hint = "use boundaries, or an IdFeature"
-            yield Problem(f"{path}.{name}", f"{name} of numbers", "", f"it has no effect; {hint}", severity=WARNING)
 
 
 def _check_sequence(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[Problem]:
@@ -187,34 +196,43 @@ def _check_common(feature: FeatureConfig, path: str) -> Iterator[Problem]:
             yield Problem(where, f"a formula for a number in a feature of type {kind}", "a RawFeature")
         else:
             yield from _check_formula(feature.normalizer_fn, ("x",), where)
-    if feature.combiner in ("max", "min") and not numeric:
+    several_ids = gives_ids(feature) and (kind == "SequenceFeature" or feature.raw_input_dim > 1)
+    if feature.combiner in ("max", "min") and (not numeric or several_ids):
         yield Problem(f"{path}.combiner", quote(feature.combiner), "sum, mean or sqrtn: the combiners of ids")
-    for name, owner in (
-        ("sequence_combiner", FeatureConfig.SequenceFeature),
-        ("max_seq_len", FeatureConfig.SequenceFeature),
-        ("combo_input_seps", FeatureConfig.ComboFeature),
-        ("combo_join_sep", FeatureConfig.ComboFeature),
-    ):
+    if feature.embedding_name and not gives_ids(feature):
+        yield no_effect(f"{path}.embedding_name", "embedding_name of numbers", "ids: numbers have no table to share")
+    reader = _NUMBERS if numeric and kind == _STEPS else kind
+    for name, readers in _READERS.items():
         field = schema.field_named(feature, name)
-        if field is not None and feature.feature_type != owner and not schema.has_default(feature, field):
-            expected = f"a {FeatureConfig.FeatureType.Name(owner)}"
-            found, hint = f"{name} in a feature of type {kind}", "it has no effect here"
-            yield Problem(f"{path}.{name}", found, expected, hint, severity=WARNING)
+        if field is not None and reader not in readers and not schema.has_default(feature, field):
+            yield no_effect(f"{path}.{name}", f"{name} in a feature of type {reader}", one_of(readers))
 
 
-def _check_shared_tables(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
-    """Features with the same embedding_name must agree on the table."""
+def _check_shared_tables(config: pipeline_pb2.EasyRecConfig, wide: set[str], deep: set[str]) -> Iterator[Problem]:
+    """Features with one table, by an embedding_name or a feature's own name, must agree on it."""
     first: dict[str, tuple[FeatureConfig, str]] = {}
-    for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
-        if not feature.embedding_name:
-            continue
-        other, other_path = first.setdefault(feature.embedding_name, (feature, path))
+    paths = zip(config.features, schema.item_paths("features", config.features), strict=True)
+    tables = [(feature, path) for feature, path in paths if gives_ids(feature)]
+    wide_tables = {f"{_table(feature)}_wide" for feature, _ in tables if feature.feature_name in wide}
+    for feature, path in tables:
+        name = _table(feature)
+        if name in wide_tables and feature.feature_name in deep:
+            expected = f"another name: that is the table of {quote(name.removesuffix('_wide'))} in WIDE groups"
+            yield Problem(path, f"the table {quote(name)}", expected)
+        other, other_path = first.setdefault(name, (feature, path))
         for what, read in _TABLE.items():
             mine, theirs = read(feature), read(other)
+            if what == "embedding_dim" and not {feature.feature_name, other.feature_name} <= deep:
+                continue  # in WIDE groups all are as wide as the model says
             if mine != theirs:
                 found = f"{_shown(mine)}, where {other_path} has {_shown(theirs)}"
-                expected = f"the same {what}: they share the table {quote(feature.embedding_name)}"
+                expected = f"the same {what}: they share the table {quote(name)}"
                 yield Problem(f"{path}.{what}", found, expected)
+
+
+def _table(feature: FeatureConfig) -> str:
+    """The name of the feature's table, as models.layout has it."""
+    return feature.embedding_name or feature.feature_name
 
 
 def _rows(feature: FeatureConfig) -> object:
@@ -236,6 +254,24 @@ _CHECKS: dict[int, Callable[[FeatureConfig, str, bool], Iterator[Problem]]] = {
     FeatureConfig.LookupFeature: _check_lookup,
     FeatureConfig.SequenceFeature: _check_sequence,
     FeatureConfig.ExprFeature: _check_expression,
+}
+
+
+# A SequenceFeature, and one whose sub_feature_type is RawFeature.
+_STEPS, _NUMBERS = "SequenceFeature", "SequenceFeature of numbers"
+# Fields that not every feature has a use for, and the types of those that have.
+_READERS: dict[str, tuple[str, ...]] = {
+    "hash_bucket_size": ("IdFeature", "TagFeature", "ComboFeature", "LookupFeature", _STEPS),
+    "num_buckets": ("IdFeature", "TagFeature", _STEPS, "RawFeature", _NUMBERS),
+    **dict.fromkeys(["vocab_list", "vocab_file"], ("IdFeature", "TagFeature", _STEPS)),
+    **dict.fromkeys(["boundaries", "min_val", "max_val", "raw_input_dim"], ("RawFeature", _NUMBERS)),
+    "kv_separator": ("TagFeature", "LookupFeature"),
+    "lookup_max_sel_elem_num": ("LookupFeature",),
+    **dict.fromkeys(["combo_input_seps", "combo_join_sep"], ("ComboFeature",)),
+    "seq_multi_sep": (_STEPS, _NUMBERS, "RawFeature"),
+    **dict.fromkeys(["sub_feature_type", "max_seq_len", "sequence_combiner"], (_STEPS, _NUMBERS)),
+    "sequence_length": (_NUMBERS,),
+    "expression": ("ExprFeature",),
 }
 
 

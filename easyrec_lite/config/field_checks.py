@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from easyrec_lite.config import schema
 from easyrec_lite.config.binding import Node
-from easyrec_lite.config.problems import ERROR, WARNING, Problem, did_you_mean, one_of, quote
+from easyrec_lite.config.problems import ERROR, WARNING, Problem, did_you_mean, no_effect, one_of, quote
 from easyrec_lite.config.targets import route
-from easyrec_lite.protos import pipeline_pb2
+from easyrec_lite.protos import layer_pb2, pipeline_pb2, train_pb2
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "prelu", "dice", "tanh", "sigmoid", "softplus",
@@ -185,17 +185,34 @@ def check_mlp(message: Message, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.dropout_ratio", f"{len(dropout)} numbers", f"one, or {len(units)}: one for each layer")
 
 
+def _check_scores(mlp: layer_pb2.MLP, path: str) -> Iterator[Problem]:
+    """The networks that score the steps of a history end in one linear unit, whatever they say."""
+    for field, linear in (("final_activation", "linear"), ("use_final_bn", False)):
+        value = getattr(mlp, field)
+        if mlp.HasField(field) and value != linear:  # type: ignore[arg-type]
+            yield no_effect(f"{path}.{field}", f"{field} of a network that scores steps", "nothing: scores are linear")
+
+
 def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
     """Problems between the fields of one block: layers, optimizers, learning rates."""
     for path, message in schema.walk(config):
         match message.DESCRIPTOR.name:
             case "MLP":
                 yield from check_mlp(message, path)
+            case "DINTower" | "SeqAttGroupConfig":
+                name = "dnn" if message.DESCRIPTOR.name == "DINTower" else "seq_dnn"
+                if message.HasField(name):
+                    yield from _check_scores(getattr(message, name), f"{path}.{name}")
             case "TextCNN":
                 sizes, filters = message.filter_sizes, message.num_filters  # type: ignore[attr-defined]
                 if not sizes or len(sizes) != len(filters):
                     expected = "as many as num_filters, at least one"
                     yield Problem(f"{path}.filter_sizes", f"{len(sizes)} for {len(filters)} num_filters", expected)
+                steps = message.pad_sequence_length  # type: ignore[attr-defined]
+                for place, size in enumerate(sizes):
+                    if size > steps:
+                        expected = f"at most pad_sequence_length, {steps}"
+                        yield Problem(f"{path}.filter_sizes[{place}]", str(size), expected)
             case "LearningRate":
                 yield from _one_member(
                     message, path, "learning_rate", "constant_learning_rate { learning_rate: 0.001 }"
@@ -230,9 +247,26 @@ def check_blocks(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         )
         count = len(train.optimizer_config)
         yield Problem("train_config.optimizer_config", f"{count or 'no'} optimizers", expected, "" if count else hint)
+    yield from _check_dead(train)
     if not train.num_steps and not config.data_config.num_epochs and not config.HasField("kafka_train_input"):
         found = "neither num_steps nor data_config.num_epochs"
         yield Problem("train_config.num_steps", found, "one of them: the training would never end", severity=WARNING)
+
+
+def _check_dead(train: train_pb2.TrainConfig) -> Iterator[Problem]:
+    """Fields of the training that only have an effect beside others."""
+    for name in ("fine_tune_ckpt_var_map", "force_restore_shape_compatible"):
+        if getattr(train, name) and not train.fine_tune_checkpoint:
+            yield no_effect(f"train_config.{name}", f"{name} without fine_tune_checkpoint", "both")
+    expected = "it in the first optimizer, that of the embedding tables"
+    for place, optimizer in list(enumerate(train.optimizer_config))[1:]:
+        path = f"train_config.optimizer_config[{place}]"
+        multiplier = "embedding_learning_rate_multiplier"
+        if optimizer.HasField(multiplier) and getattr(optimizer, multiplier) != 1:
+            yield no_effect(f"{path}.{multiplier}", f"{multiplier} of the dense layers", expected)
+        kind = optimizer.WhichOneof("optimizer") or ""
+        if kind and getattr(getattr(optimizer, kind), "dense_decay", False):
+            yield no_effect(f"{path}.{kind}.dense_decay", "dense_decay of the dense layers", expected)
 
 
 def _one_member(message: Message, path: str, oneof: str, expected: str) -> Iterator[Problem]:

@@ -71,6 +71,11 @@ class Problem:
         return f"{head}found {self.found}{expected}" + (f" ({self.hint})" if self.hint else "")
 
 
+def no_effect(path: str, found: str, expected: str = "") -> Problem:
+    """A warning of a field that nothing reads where it stands; `expected` says where, or beside what, it is read."""
+    return Problem(path, found, expected, "it has no effect here", severity=WARNING)
+
+
 class ConfigError(UserError, ValueError):
     """A config that cannot be used; `problems` holds everything that is wrong with it, in the order of the file."""
 

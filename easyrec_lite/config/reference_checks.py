@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from easyrec_lite.config import schema
-from easyrec_lite.config.problems import WARNING, Problem, did_you_mean, one_of, quote
+from easyrec_lite.config.feature_checks import gives_ids
+from easyrec_lite.config.problems import WARNING, Problem, did_you_mean, no_effect, one_of, quote
 from easyrec_lite.protos import data_pb2, eval_pb2, feature_pb2, loss_pb2, model_match_pb2, pipeline_pb2
 
 _TEXT_INPUTS = (
@@ -13,6 +14,7 @@ _TEXT_INPUTS = (
     data_pb2.DatasetConfig.CSVInputV2,
     data_pb2.DatasetConfig.CSVInputEx,
 )
+_NUMBERS_HINT = "numbers are not implemented here yet; boundaries make ids of them"
 # Which model classes take which member of EasyRecModel's oneof.
 MODEL_CLASSES: dict[str, tuple[str, ...]] = {
     "wide_and_deep": ("WideAndDeep",),
@@ -146,34 +148,72 @@ def _check_groups(config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         for index, name in enumerate(group.feature_names):
             if list(group.feature_names).index(name) < index:
                 yield Problem(f"{path}.feature_names[{index}]", f"{quote(name)} a second time", "it once")
-            elif name in features and _is_bare_sequence(features[name]):
-                expected = "a sequence_combiner in the feature, or the sequence in sequence_features"
-                yield Problem(f"{path}.feature_names[{index}]", f"the sequence {quote(name)}", expected)
+            elif name in features:
+                yield from _check_member(features[name], f"{path}.feature_names[{index}]")
         for sequences, sequences_path in zip(
             group.sequence_features,
             schema.item_paths(f"{path}.sequence_features", group.sequence_features),
             strict=True,
         ):
             yield from _check_sequences(sequences, sequences_path, features, set(group.feature_names), used)
+        yield from _check_attention_names(group, path, features)
+    histories: set[str] = set()
     for sequences, path in zip(
         model.seq_att_groups, schema.item_paths("model_config.seq_att_groups", model.seq_att_groups), strict=True
     ):
         if not sequences.group_name:
             yield Problem(f"{path}.group_name", "nothing", "the name by which a din_tower asks for the group")
+        elif sequences.group_name in histories:
+            yield Problem(path, f"a second group named {quote(sequences.group_name)}", "a name of its own")
+        histories.add(sequences.group_name)
         yield from _check_sequences(sequences, path, features, None, used)
+        if sequences.HasField("seq_dnn") and not sequences.HasField("self_attention"):
+            expected = "these layers in the dnn of the din_tower that reads the group"
+            yield no_effect(f"{path}.seq_dnn", "seq_dnn in seq_att_groups", expected)
+        if not sequences.need_key_feature:
+            expected = "it in the sequence_features of a group: din_towers pass the key on"
+            yield no_effect(f"{path}.need_key_feature", "need_key_feature: false in seq_att_groups", expected)
     for feature, path in zip(config.features, schema.item_paths("features", config.features), strict=True):
         passes = feature.feature_type == feature_pb2.FeatureConfig.PassThroughFeature
         if feature.feature_name not in used and not passes:
             yield Problem(path, "a feature in no group", "", "the model does not see it", severity=WARNING)
 
 
-def _is_bare_sequence(feature: feature_pb2.FeatureConfig) -> bool:
-    kinds = feature_pb2.FeatureConfig
-    return (
-        feature.feature_type == kinds.SequenceFeature
-        and feature.sub_feature_type == kinds.IdFeature
-        and not feature.HasField("sequence_combiner")
-    )
+def _check_attention_names(
+    group: feature_pb2.FeatureGroupConfig, path: str, features: dict[str, feature_pb2.FeatureConfig]
+) -> Iterator[Problem]:
+    """Attention of one name in one group has one network, so that it has to be described alike."""
+    first: dict[str, tuple[bytes, bytes, int]] = {}
+    for sequences, where in zip(
+        group.sequence_features, schema.item_paths(f"{path}.sequence_features", group.sequence_features), strict=True
+    ):
+        for place, mapping in enumerate(sequences.seq_att_map):
+            steps = [*mapping.hist_seq, *mapping.aux_hist_seq]
+            name = sequences.group_name or "_".join(mapping.hist_seq)
+            name = name if len(sequences.seq_att_map) == 1 else f"{name}_{place}"
+            network = (
+                sequences.seq_dnn.SerializeToString(deterministic=True),
+                sequences.self_attention.SerializeToString(deterministic=True),
+                sum(features[step].embedding_dim for step in steps if step in features),
+            )
+            if first.setdefault(name, network) != network:
+                expected = "a group_name of its own, or the same layers and widths: one name is one network"
+                yield Problem(where, f"another attention named {quote(name)}", expected)
+
+
+def _check_member(feature: feature_pb2.FeatureConfig, path: str) -> Iterator[Problem]:
+    """Whether a group can have the feature among its feature_names."""
+    name, kind = quote(feature.feature_name), feature.feature_type
+    if kind == feature_pb2.FeatureConfig.PassThroughFeature:
+        hint = "its column goes to metrics as it is"
+        yield Problem(path, f"{name}, a PassThroughFeature", "a feature of ids or numbers", hint)
+    if kind != feature_pb2.FeatureConfig.SequenceFeature:
+        return
+    if not gives_ids(feature):
+        yield Problem(path, f"the sequence of numbers {name}", "a sequence of ids", _NUMBERS_HINT)
+    elif not feature.HasField("sequence_combiner"):
+        expected = "a sequence_combiner in the feature, or the sequence in sequence_features"
+        yield Problem(path, f"the sequence {name}", expected)
 
 
 def _check_names(path: str, names: Iterable[str], features: Iterable[str]) -> Iterator[Problem]:
@@ -211,6 +251,14 @@ def _check_sequences(
                 if name in features and features[name].feature_type != feature_pb2.FeatureConfig.SequenceFeature:
                     kind = feature_pb2.FeatureConfig.FeatureType.Name(features[name].feature_type)
                     yield Problem(f"{where}.{field}[{number}]", f"{quote(name)}, a {kind}", "a SequenceFeature")
+                elif name in features and not gives_ids(features[name]):
+                    found = f"{quote(name)}, whose steps are numbers"
+                    yield Problem(f"{where}.{field}[{number}]", found, "a sequence of ids", _NUMBERS_HINT)
+        for number, name in enumerate(mapping.key):
+            if not encoded and name in features and not gives_ids(features[name]):
+                kind = feature_pb2.FeatureConfig.FeatureType.Name(features[name].feature_type)
+                found = f"{quote(name)}, a {kind} that gives no ids"
+                yield Problem(f"{where}.key[{number}]", found, "a feature of ids", _NUMBERS_HINT)
         if group is not None and not encoded and not sequences.allow_key_search:
             for number, name in enumerate(mapping.key):
                 if name in features and name not in group:

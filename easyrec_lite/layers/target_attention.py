@@ -42,6 +42,10 @@ class TargetAttention(keras.layers.Layer):
         use_bn: batch norm in its hidden units, over true positions.
         dropout_ratio: by unit.
         normalizer: "softmax", or "sigmoid" (of score / sqrt(D): relevance that need not sum to 1).
+        use_bias: as in MLP; so are the rest.
+        use_final_bias: see there.
+        use_bn_after_activation: see there.
+        initializer: see there.
 
     Raises:
         ValueError: hidden_units does not end with 1, or the normalizer is unknown.
@@ -54,6 +58,10 @@ class TargetAttention(keras.layers.Layer):
         use_bn: bool = False,
         dropout_ratio: Sequence[float] = (),
         normalizer: Normalizer = "softmax",
+        use_bias: bool = True,
+        use_final_bias: bool | None = None,
+        use_bn_after_activation: bool = False,
+        initializer: str | keras.initializers.Initializer = "he_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,6 +84,10 @@ class TargetAttention(keras.layers.Layer):
             use_bn=use_bn,
             use_final_bn=False,
             final_activation="linear",
+            use_bias=use_bias,
+            use_final_bias=use_final_bias,
+            use_bn_after_activation=use_bn_after_activation,
+            initializer=initializer,
             name="attention",
         )
 
@@ -153,7 +165,8 @@ class TargetAttention(keras.layers.Layer):
         """The first kernel's parts for q, k and q * k, each [D, H], and the bias [H]."""
         dense = self.mlp.denses[0]
         w1, w2, w3, w4 = tf.split(tf.convert_to_tensor(dense.kernel), 4, axis=0)
-        return w1 + w3, w2 - w3, w4, tf.convert_to_tensor(dense.bias)
+        bias = tf.convert_to_tensor(dense.bias) if dense.use_bias else tf.zeros([dense.units])
+        return w1 + w3, w2 - w3, w4, bias
 
     def _sigmoid(self, scores: tf.Tensor, width: int) -> tf.Tensor:
         return tf.nn.sigmoid(scores / width**0.5)
@@ -166,5 +179,9 @@ class TargetAttention(keras.layers.Layer):
             "use_bn": self.use_bn,
             "dropout_ratio": self.dropout_ratio,
             "normalizer": self.normalizer,
+            "use_bias": self.mlp.use_bias,
+            "use_final_bias": self.mlp.use_final_bias,
+            "use_bn_after_activation": self.mlp.use_bn_after_activation,
+            "initializer": keras.initializers.serialize(self.mlp.initializer),
         }
         return {**super().get_config(), **own}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from easyrec_lite import losses
-from easyrec_lite.config import Problem
+from easyrec_lite.config import WARNING, Problem
 from easyrec_lite.layers import Sided, as_tensor
 from easyrec_lite.models.groups import GroupInput
 from easyrec_lite.models.layout import GroupLayout
@@ -165,6 +165,17 @@ class Model(keras.Model, abc.ABC):
     def l2_regularization(self) -> float:
         """Factor of half the squared norm of the dense kernels."""
         return float(self.params.l2_regularization)
+
+
+def unread_groups(
+    config: pipeline_pb2.EasyRecConfig, groups: Collection[str], histories: Collection[str] = (), reader: str = "tower"
+) -> Iterator[Problem]:
+    """Warnings of `feature_groups` beside `groups` and of `seq_att_groups` beside `histories`, which a model reads."""
+    for kind, read in (("feature_groups", groups), ("seq_att_groups", histories)):
+        for group in getattr(config.model_config, kind):
+            if group.group_name not in read:
+                path, found = f"model_config.{kind}[{group.group_name}]", f"a group that no {reader} reads"
+                yield Problem(path, found, "", "its features are not used", severity=WARNING)
 
 
 def require_groups(config: pipeline_pb2.EasyRecConfig, names: Sequence[str], params_field: str) -> Iterator[Problem]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import keras
 import tensorflow as tf
 
-from easyrec_lite.embeddings import SequenceOutput
+from easyrec_lite.embeddings import SequenceOutput, TableSpec, table_initializer
 from easyrec_lite.layers import (
     MLP,
     SelfAttention,
@@ -24,6 +25,7 @@ from easyrec_lite.models.layout import AttentionSpec, GroupLayout, Piece
 from easyrec_lite.models.sides import repeat_row, repeat_steps
 from easyrec_lite.protos import feature_pb2, layer_pb2
 
+_RAW = feature_pb2.FeatureConfig.RawFeature
 _DEFAULT_ATTENTION_UNITS = (128, 64, 32, 1)  # as in EasyRec
 
 
@@ -89,15 +91,15 @@ def mlp_options(config: layer_pb2.MLP) -> dict[str, Any]:
 
 
 def attention_from_config(config: layer_pb2.MLP, name: str) -> TargetAttention:
-    """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied."""
+    """Target attention whose scoring network is the `MLP` message; a final width of 1 is implied.
+
+    The scores stay linear: final_activation and use_final_bn are not for this network, as `check` says.
+    """
     units = tuple(config.hidden_units) or _DEFAULT_ATTENTION_UNITS
-    return TargetAttention(
-        units if units[-1] == 1 else (*units, 1),
-        activation=config.activation,
-        use_bn=config.use_bn,
-        dropout_ratio=_dropout_ratios(config),
-        name=name,
-    )
+    options = mlp_options(config)
+    for field in ("final_activation", "use_final_bn"):
+        options.pop(field, None)
+    return TargetAttention(units if units[-1] == 1 else (*units, 1), **options, name=name)
 
 
 def self_attention_from_config(config: feature_pb2.SelfAttention, name: str) -> SelfAttention:
@@ -242,8 +244,7 @@ class FeatureGroups(keras.layers.Layer):
     def _part(self, piece: Piece, name: str) -> keras.layers.Layer:
         if piece.kind == "projection":
             # EasyRec's table with one row per input column, weighted by the value: the same sum as a matrix product.
-            stddev = piece.width**-0.5
-            initial = keras.initializers.TruncatedNormal(stddev=stddev)
+            initial = _projection_initializer(self._features[piece.feature], piece.width)
             return keras.layers.Dense(piece.width, use_bias=False, kernel_initializer=initial, name=name)
         if piece.kind == "combiner":
             combiner = self._features[piece.feature].sequence_combiner
@@ -269,6 +270,20 @@ class FeatureGroups(keras.layers.Layer):
         if piece.kind == "combiner":
             return f"{piece.feature}_combiner"
         return f"{layout.name}_{piece.slots[0].name}_attention" if piece.attention is not None else ""
+
+
+def _projection_initializer(feature: feature_pb2.FeatureConfig, width: int) -> keras.initializers.Initializer:
+    """Initial rows of a projection: those of a table with the feature's `initializer`.
+
+    Raises:
+        ConfigError: the initializer does not fit them.
+    """
+    if not feature.HasField("initializer"):
+        return keras.initializers.TruncatedNormal(stddev=width**-0.5)
+    name, rows = feature.feature_name, feature.raw_input_dim if feature.feature_type == _RAW else 1
+    initial = table_initializer(feature.initializer, width)
+    seed = tf.constant([random.randint(1, 10**9), 0], tf.int32)  # as a Keras initializer draws its own
+    return keras.initializers.Constant(initial(TableSpec(name, rows, width, (name,), initial), 0, rows, seed))
 
 
 def without_sides(group: GroupInput, rows: tf.Tensor) -> GroupInput:

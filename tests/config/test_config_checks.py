@@ -9,6 +9,11 @@ A = 'features { input_names: "a" embedding_dim: 8 hash_bucket_size: 100 }'
 B = 'features { input_names: "b" embedding_dim: 8 num_buckets: 10 feature_type: TagFeature }'
 N = 'features { input_names: "n" feature_type: RawFeature }'
 S = 'features { input_names: "s" embedding_dim: 8 hash_bucket_size: 100 feature_type: SequenceFeature }'
+# Sequences of numbers, and of the buckets of numbers.
+NUMBERS = 'features { input_names: "s" embedding_dim: 8 feature_type: SequenceFeature sub_feature_type: RawFeature }'
+BUCKETS = f"{NUMBERS[:-1]} boundaries: [1, 2] }}"
+HISTORY = 'seq_att_map { key: "a" hist_seq: "s" }'
+SHORT = "pad_sequence_length: 3"
 LR = "constant_learning_rate { learning_rate: 0.01 }"
 TOWER = 'towers { input: "all" dnn { hidden_units: [8, 4] } }'
 
@@ -27,7 +32,8 @@ def test_base_has_none(base_text):
 # What is replaced by what, and the path and a part of the text of the only problem that follows.
 OPTIMIZER = "train_config.optimizer_config[0]"
 RATE = f"{OPTIMIZER}.adam_optimizer.learning_rate"
-ENCODED = "model_config.feature_groups[all].sequence_features[seq]"
+ALL = "model_config.feature_groups[all]"
+ENCODED = f"{ALL}.sequence_features[seq]"
 SEQUENCES = f"{ENCODED}.seq_att_map[0]"
 CASES = [
     # Support.
@@ -150,6 +156,14 @@ CASES = [
         "features[b].hash_bucket_size",
         "10, where features[a] has 100",
     ),
+    (B, f"{B[:-1]} embedding_name: 'a' }}", "features[b].hash_bucket_size", "they share the table 'a'"),
+    (
+        f"{A}\n{B}",
+        f"{A[:-1]} initializer {{ constant_initializer {{ consts: 9 }} }} embedding_name: 'b' }}\n"
+        + B.replace("num_buckets: 10", "hash_bucket_size: 100"),
+        "features[b].initializer",
+        "none, where features[a] has another one",
+    ),
     # Columns.
     ('label_fields: "y"', 'label_fields: "z"', "data_config.label_fields[0]", "the unknown column 'z'"),
     ('label_fields: "y"', "", "data_config.label_fields", "no labels"),
@@ -183,6 +197,31 @@ CASES = [
     ),
     ('hist_seq: "s"', 'hist_seq: "b"', f"{SEQUENCES}.hist_seq[0]", "a TagFeature"),
     ('feature_names: ["a", "b", "n"]', 'feature_names: ["b", "n"]', f"{SEQUENCES}.key[0]", "allow_key_search"),
+    # What a feature gives, and where it can go.
+    (S, NUMBERS, f"{SEQUENCES}.hist_seq[0]", "'s', whose steps are numbers"),
+    ('key: "a"', 'key: "n"', f"{SEQUENCES}.key[0]", "'n', a RawFeature that gives no ids"),
+    (N, N.replace("RawFeature", "PassThroughFeature"), f"{ALL}.feature_names[2]", "'n', a PassThroughFeature"),
+    (N, NUMBERS.replace('"s"', '"n"'), f"{ALL}.feature_names[2]", "the sequence of numbers 'n'"),
+    (
+        N,
+        NUMBERS.replace('"s"', '"n"').replace(" }", " sequence_combiner { attention {} } }"),
+        f"{ALL}.feature_names[2]",
+        "the sequence of numbers 'n'",
+    ),
+    (N, BUCKETS.replace('"s"', '"n"'), f"{ALL}.feature_names[2]", "a sequence_combiner in the feature"),
+    (S, f"{BUCKETS[:-1]} combiner: 'max' }}", "features[s].combiner", "the combiners of ids"),
+    (
+        N,
+        f"{N[:-1]} raw_input_dim: 2 boundaries: [1, 2] embedding_dim: 4 combiner: 'max' }}",
+        "features[n].combiner",
+        "the combiners of ids",
+    ),
+    (
+        S,
+        f"{S[:-1]} sequence_combiner {{ text_cnn {{ filter_sizes: [2, 5] num_filters: [2, 2] {SHORT} }} }} }}",
+        "features[s].sequence_combiner.text_cnn.filter_sizes[1]",
+        "5, expected at most pad_sequence_length, 3",
+    ),
     (S, S.replace("embedding_dim: 8", "embedding_dim: 4"), SEQUENCES, "equal widths"),
     # Self-attention: no candidate.
     ('key: "a" hist_seq: "s" }', 'key: "a" hist_seq: "s" } self_attention {}', f"{SEQUENCES}.key", "no key"),
@@ -219,6 +258,19 @@ CASES = [
         "sequence_features of a group",
     ),
     ('input: "all"', 'input: "al"', "model_config.multi_tower.towers[al].input", "did you mean 'all'?"),
+    # One name, one network.
+    (
+        HISTORY,
+        f"""{HISTORY} }} sequence_features {{ group_name: "seq" {HISTORY} seq_dnn {{ hidden_units: 4 }}""",
+        f"{ALL}.sequence_features[1]",
+        "another attention named 'seq'",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} }} seq_att_groups {{ group_name: "h" {HISTORY} }} multi_tower {{',
+        "model_config.seq_att_groups[1]",
+        "a second group named 'h'",
+    ),
     # Model and export.
     ('"MultiTower"', '"MultiTwoer"', "model_config.model_class", "did you mean 'MultiTower'?"),
     ('"MultiTower"', '"DeepFM"', "model_config.model_class", "the config holds multi_tower"),
@@ -248,11 +300,37 @@ def test_finds(base_text, old, new, path, part):
     assert problems[0].line
 
 
+SECOND = f"num_steps: 10 optimizer_config {{ adam_optimizer {{ learning_rate {{ {LR} }} %s }} %s }}"
 WARNINGS = [
+    (
+        "num_steps: 10",
+        'num_steps: 10 fine_tune_ckpt_var_map: "x"',
+        "train_config.fine_tune_ckpt_var_map",
+        "without fine",
+    ),
+    (
+        "num_steps: 10",
+        "num_steps: 10 force_restore_shape_compatible: true",
+        "train_config.force_restore_shape_compatible",
+        "without fine_tune_checkpoint",
+    ),
+    (
+        "num_steps: 10",
+        SECOND % ("", "embedding_learning_rate_multiplier: 5"),
+        "train_config.optimizer_config[1].embedding_learning_rate_multiplier",
+        "in the first optimizer",
+    ),
+    (
+        "num_steps: 10",
+        SECOND % ("dense_decay: true", ""),
+        "train_config.optimizer_config[1].adam_optimizer.dense_decay",
+        "in the first optimizer",
+    ),
     ("num_steps: 10", "num_steps: 10 sync_replicas: false", "train_config.sync_replicas", "no effect"),
     ("num_steps: 10", "", "train_config.num_steps", "never end"),
     (A, f"{A[:-1]} num_buckets: 5 }}", "features[a]", "hash_bucket_size is used"),
     (A, f"{A[:-1]} max_seq_len: 5 }}", "features[a].max_seq_len", "no effect"),
+    (N, f"{N[:-1]} embedding_dim: 4 embedding_name: 'a' }}", "features[n].embedding_name", "no table to share"),
     (N, f"{N[:-1]} hash_bucket_size: 5 }}", "features[n].hash_bucket_size", "no effect"),
     (
         N,
@@ -260,7 +338,76 @@ WARNINGS = [
         "features[u]",
         "in no group",
     ),
+    # The networks of attention.
+    (
+        HISTORY,
+        f"{HISTORY} seq_dnn {{ hidden_units: 4 use_final_bn: true }}",
+        f"{ENCODED}.seq_dnn.use_final_bn",
+        "scores are linear",
+    ),
+    (
+        "multi_tower {",
+        f"""seq_att_groups {{ group_name: "h" {HISTORY} }}
+        multi_tower {{ din_towers {{ input: "h" dnn {{ hidden_units: 4 final_activation: "tanh" }} }}""",
+        "model_config.multi_tower.din_towers[h].dnn.final_activation",
+        "scores are linear",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} seq_dnn {{ hidden_units: 4 }} }} multi_tower {{',
+        "model_config.seq_att_groups[h].seq_dnn",
+        "the dnn of the din_tower",
+    ),
+    (
+        "multi_tower {",
+        f'seq_att_groups {{ group_name: "h" {HISTORY} need_key_feature: false }} multi_tower {{',
+        "model_config.seq_att_groups[h].need_key_feature",
+        "din_towers pass the key on",
+    ),
 ]
+
+
+# A feature, and fields that nothing reads in one of its type.
+COMBO = 'features { input_names: ["a", "b"] embedding_dim: 8 hash_bucket_size: 9 feature_type: ComboFeature }'
+LOOKUP = COMBO.replace("ComboFeature", "LookupFeature")
+EXPR = 'features { input_names: "n" feature_type: ExprFeature expression: "n + 1" }'
+RANGE = ("boundaries: [1, 2]", "min_val: -1", "max_val: 1")
+UNREAD = {
+    A: (
+        *RANGE,
+        *("kv_separator: ':'", "seq_multi_sep: ';'", "raw_input_dim: 2", "expression: 'a + 1'", "max_seq_len: 5"),
+        *("sub_feature_type: RawFeature", "sequence_length: 5", "combo_join_sep: '_'", "lookup_max_sel_elem_num: 3"),
+    ),
+    B: (*RANGE, "seq_multi_sep: ';'", "combo_input_seps: ['', '']"),
+    N: ("expression: 'n + 1'", "kv_separator: ':'", "vocab_list: 'x'", "vocab_file: 'x'", "sequence_length: 5"),
+    S: (*RANGE, "kv_separator: ':'", "sequence_length: 5", "raw_input_dim: 2"),
+    BUCKETS: ("hash_bucket_size: 9", "expression: 's + 1'", "kv_separator: ':'"),
+    COMBO: ("vocab_list: 'x'", "num_buckets: 9", "kv_separator: ':'"),
+    LOOKUP: ("num_buckets: 9", "sequence_combiner { attention {} }"),
+    EXPR: RANGE,
+}
+
+
+@pytest.mark.parametrize(
+    ("feature", "field"), [(feature, field) for feature, fields in UNREAD.items() for field in fields]
+)
+def test_warns_of_fields_that_a_feature_does_not_read(base_text, feature, field):
+    """And of no other: those that it has already are read."""
+    text = base_text
+    for old in (A, B, N, S):
+        if feature.split(" embedding_dim")[0].split(" feature_type")[0] in old:
+            text = text.replace(old, feature)
+    if feature not in text:
+        text = text.replace("model_config {", f"{feature[:-1]} feature_name: 'x' }}\nmodel_config {{")
+        text = text.replace('"a", "b", "n"', '"a", "b", "n", "x"')
+        feature = f"{feature[:-1]} feature_name: 'x' }}"
+    assert _problems(text) == []
+    (problem,) = _problems(text.replace(feature, f"{feature[:-1]} {field} }}"))
+    name = field.split(":")[0].split(" ")[0]
+    assert problem.path.endswith(f".{name}")
+    assert problem.severity is WARNING
+    assert f"{name} in a feature of type" in str(problem)
+    assert "it has no effect here" in str(problem)
 
 
 @pytest.mark.parametrize(("old", "new", "path", "part"), WARNINGS, ids=[case[2] for case in WARNINGS])
@@ -270,6 +417,13 @@ def test_warns(base_text, old, new, path, part):
     assert part in str(problem)
     assert "warning: " in str(problem)
     assert problem.line
+
+
+def test_attention_of_one_name_may_stand_twice(base_text):
+    again = f'{HISTORY} }} sequence_features {{ group_name: "seq" need_key_feature: false {HISTORY}'
+    assert _problems(base_text.replace(HISTORY, again)) == []
+    others = f'{HISTORY} }} sequence_features {{ group_name: "more" {HISTORY} seq_dnn {{ hidden_units: 4 }}'
+    assert _problems(base_text.replace(HISTORY, others)) == []
 
 
 def test_a_default_written_out_is_no_problem(base_text):
@@ -305,6 +459,14 @@ def test_wide_features_need_no_width(base_text):
     )
     text = text.replace('key: "a"', 'key: "b"')
     assert [problem for problem in _problems(text) if problem.severity is ERROR] == []
+
+
+def test_no_table_has_the_name_of_a_wide_one(base_text):
+    wide = "feature_groups { group_name: 'w' wide_deep: WIDE feature_names: 'b' } multi_tower {"
+    text = base_text.replace(A, f"{A[:-1]} embedding_name: 'b_wide' }}").replace("multi_tower {", wide)
+    (problem,) = _problems(text)
+    assert (problem.path, problem.severity) == ("features[a]", ERROR)
+    assert "the table of 'b' in WIDE groups" in str(problem)
 
 
 def test_checks_of_other_rooms_get_places_and_run_last(base_text):

@@ -58,6 +58,16 @@ def test_target_attention_is_its_definition(normalizer: str, use_bn: bool) -> No
     np.testing.assert_array_equal(y.numpy()[[1, 4]], 0.0)
 
 
+def test_target_attention_without_biases() -> None:
+    layer = TargetAttention((8, 3, 1), use_bn=True, use_bias=False, use_bn_after_activation=True, name="din")
+    layer(KEYS, SPLITS, QUERY, training=True)
+    assert not [v.path for v in layer.variables if v.path.endswith("bias")]
+    np.testing.assert_allclose(layer(KEYS, SPLITS, QUERY), reference(layer, KEYS.numpy(), QUERY.numpy()), atol=1e-6)
+    history = KEYS[: LENGTHS[0]]
+    pooled = layer.attend(layer.prepare(history), QUERY[:1])
+    np.testing.assert_allclose(pooled, layer(KEYS, SPLITS, QUERY)[:1], atol=1e-6)
+
+
 def test_target_attention_gradients_are_those_of_the_unsplit_form() -> None:
     layer = TargetAttention((8, 1))
     layer.build(KEYS.shape, SPLITS.shape, QUERY.shape)
@@ -188,7 +198,13 @@ def test_text_cnn_trains_and_checks_its_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [TargetAttention((8, 1), dropout_ratio=(0.1,)), SequenceAttention(), TextCNN([2], [3], 5)]
+    "layer",
+    [
+        TargetAttention((8, 1), dropout_ratio=(0.1,)),
+        TargetAttention((8, 1), use_bias=False, use_final_bias=True, initializer="zeros", use_bn_after_activation=True),
+        SequenceAttention(),
+        TextCNN([2], [3], 5),
+    ],
 )
 def test_sequence_layers_survive_their_config(layer) -> None:
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

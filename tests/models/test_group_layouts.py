@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from model_reference import Reference, encoded
-from tiny import HEAD, built, encode, rows
+from tiny import HEAD, built, encode, load, rows
 
+from easyrec_lite.config import ConfigError
 from easyrec_lite.models import Recommender
 
 # One group with every kind of piece, and a second one that shares most of them.
@@ -126,6 +127,36 @@ def test_a_row_does_not_depend_on_the_others(recommender: Recommender) -> None:
         recommender.predict(encode(recommender, frame.iloc[[i]], targets=False))["logits"].numpy()[0] for i in range(20)
     ]
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+PROJECTED = 'input_names: "age" feature_type: RawFeature embedding_dim: 4'
+
+
+def _projection(fields: str, *edits: str) -> np.ndarray:
+    """How the rows of age_row begin."""
+    recommender = Recommender(load(TEXT.replace(PROJECTED, f"{PROJECTED} {fields}"), *edits).message)
+    recommender.build()
+    (kernel,) = (v for v in recommender.dense_variables if v.path == "groups/age_row_projection/kernel")
+    return np.asarray(kernel)
+
+
+def test_the_rows_of_numbers_begin_as_their_initializer_says() -> None:
+    assert PROJECTED in TEXT
+    told = "initializer { constant_initializer { consts: %s } }"
+    np.testing.assert_array_equal(_projection(told % "7"), np.full((1, 4), 7.0))
+    several = _projection(f"raw_input_dim: 2 {told % [1, 2, 3, 4, 5, 6, 7, 8]}")
+    np.testing.assert_array_equal(several, [[1, 2, 3, 4], [5, 6, 7, 8]])
+    with pytest.raises(ConfigError, match=r"features\[age_row\].initializer.*8 values, expected 1 value, or 1 x 4"):
+        _projection(told % [1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def test_the_models_initializer_is_for_the_rows_of_numbers_too() -> None:
+    edits = "model_config.embedding_initializer.random_normal_initializer.mean=100", "train_config.seed=5"
+    first, again = (_projection("raw_input_dim: 3", *edits) for _ in range(2))
+    assert np.abs(first - 100).max() < 10
+    assert len(np.unique(first)) == 12
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, _projection("raw_input_dim: 3", *edits[:1]))
 
 
 def test_histories_encoded_without_a_target() -> None:

@@ -82,6 +82,13 @@ CASES = {
         "model_config.dbmtl.expert_dnn",
         "num_expert is 3",
     ),
+    "a network of experts without experts": (
+        "dbmtl_experts",
+        "num_expert: 3",
+        "",
+        "model_config.dbmtl.expert_dnn",
+        "without num_expert",
+    ),
     "wide part that is not WIDE": (
         "deepfm",
         "wide_deep: WIDE",
@@ -167,6 +174,55 @@ def test_a_group_that_no_tower_reads_is_warned_of() -> None:
     )
     warnings = {problem.path: problem for problem in load(text).warnings}
     assert "no tower reads" in warnings["model_config.feature_groups[more]"].found
+
+
+MORE = 'feature_groups { group_name: "more" feature_names: ["seen"] }'
+HISTORY = 'seq_att_groups { group_name: "past" seq_att_map { key: "item" hist_seq: "seen" } }'
+UNREAD = {
+    **{
+        f"group of {model}": (model, f"{model} {{", f"{MORE} {model} {{", "feature_groups[more]", "its features")
+        for model in ("dssm", "dbmtl", "deepfm")
+    },
+    **{
+        f"history of {model}": (model, f"{model} {{", f"{HISTORY} {model} {{", "seq_att_groups[past]", "its features")
+        for model in ("dssm", "dbmtl", "deepfm", "multi_tower")
+    },
+    "temperature": ("dssm_pointwise", "scale_simi", "temperature: 0.1 scale_simi", "dssm.temperature", "COSINE"),
+    "logq": (
+        "dssm_pointwise",
+        "scale_simi",
+        'item_id: "item" logq_correction: true scale_simi',
+        "dssm.logq_correction",
+        "SOFTMAX_CROSS_ENTROPY",
+    ),
+    "weight in the space": (
+        "dbmtl",
+        "weight: 2",
+        "weight: 2 in_task_space_weight: 2",
+        "dbmtl.task_towers[buy].in_task_space_weight",
+        "task_space_indicator_label",
+    ),
+    "weight outside": (
+        "dbmtl",
+        "weight: 2",
+        "weight: 2 out_task_space_weight: 0",
+        "dbmtl.task_towers[buy].out_task_space_weight",
+        "task_space_indicator_label",
+    ),
+    "loss type": ("dbmtl", "dbmtl {", "loss_type: L2_LOSS dbmtl {", "loss_type", "in each of them"),
+    "label name": ("dbmtl", "dbmtl {", 'label_name: "buy" dbmtl {', "label_name", "in each of them"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_what_a_model_does_not_read_is_warned_of(case: str) -> None:
+    model, old, new, path, said = UNREAD[case]
+    assert old in MODELS[model]
+    before = {problem.path for problem in load(MODELS[model]).warnings}
+    found = [problem for problem in load(MODELS[model].replace(old, new, 1)).warnings if problem.path not in before]
+    (problem,) = [problem for problem in found if problem.path == f"model_config.{path}"]
+    assert said in str(problem)
+    assert problem.line
 
 
 def test_labels_that_cross_entropy_can_not_take() -> None:

@@ -115,3 +115,45 @@ def test_layers_of_one_shape_start_differently() -> None:
     }
     assert len(kernels) == 3
     assert len({kernel.tobytes() for kernel in kernels.values()}) == 3
+
+
+def test_a_relation_dnn_without_relations() -> None:
+    """Every tower that has the field has the layers; relations without them are concatenated."""
+    click, buy = "dnn { hidden_units: [4, 2] }", "relation_dnn { hidden_units: [3] use_bn: false }"
+    assert click in MODELS["dbmtl"]
+    text = MODELS["dbmtl"].replace(buy, "").replace(click, f"{click} {buy}")
+    recommender = built(text)
+    frame = rows(24, seed=1)
+    reference = Reference(recommender, frame, training=False)
+    x = reference.mlp(reference.all_features(), "model/bottom_dnn")
+    seen = reference.mlp(reference.mlp(x, "model/click_dnn"), "model/click_relation_dnn")
+    expected = {"click": seen, "buy": np.concatenate([reference.mlp(x, "model/buy_dnn"), seen], 1)}
+    predictions = recommender.predict(encode(recommender, frame, targets=False))
+    for task, hidden in expected.items():
+        logits = reference.dense(hidden, f"model/{task}_output")[:, 0]
+        np.testing.assert_allclose(predictions[f"logits_{task}"], logits, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("place", ["din_towers", "sequence_features"])
+def test_attention_reads_the_fields_of_its_network(place: str) -> None:
+    """In din_towers and in sequence_features alike."""
+    network, history = "dnn { hidden_units: [3, 1] use_bn: false }", 'seq_att_map { key: "item" hist_seq: "seen" }'
+    within = f'sequence_features {{ group_name: "q" {history} allow_key_search: true seq_%s }}'
+
+    def started(fields: str) -> dict[str, np.ndarray]:
+        own = network.replace("}", f"{fields} }}")
+        text = MODELS["din"].replace(network, own)
+        if place == "sequence_features":
+            text = MODELS["din"].replace('["user", "age"]', f'["user", "age"] {within % own}')
+        recommender = Recommender(load(text).message)
+        recommender.build()
+        path = "history_attention/" if place == "din_towers" else "user_q_attention/"
+        return {v.path.split(path)[1]: np.asarray(v) for v in recommender.dense_variables if path in v.path}
+
+    plain = started("")
+    assert {name for name in plain if name.endswith("bias")} == {"attention/dense_0/bias", "attention/dense_1/bias"}
+    first = plain["attention/dense_0/kernel"]
+    assert np.abs(first).max() <= np.sqrt(6 / sum(first.shape))  # glorot_uniform, as in the completed config
+    told = started('use_bias: false use_final_bias: false initializer: "zeros"')
+    assert sorted(told) == ["attention/dense_0/kernel", "attention/dense_1/kernel"]
+    assert not any(kernel.any() for kernel in told.values())

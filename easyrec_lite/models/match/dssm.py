@@ -8,9 +8,9 @@ from typing import ClassVar
 import tensorflow as tf
 
 from easyrec_lite import losses
-from easyrec_lite.config import Problem
+from easyrec_lite.config import Problem, no_effect
 from easyrec_lite.layers import SamplingFrequency, Similarity, apply, as_tensor
-from easyrec_lite.models.base import Model, Targets, require_groups
+from easyrec_lite.models.base import Model, Targets, require_groups, unread_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
@@ -38,6 +38,7 @@ class DSSM(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """Groups user and item; towers that end in vectors of one length."""
         yield from require_groups(config, ("user", "item"), cls.params_field)
+        yield from unread_groups(config, ("user", "item"))
         params = config.model_config.dssm
         ends = [list(tower.dnn.hidden_units)[-1:] for tower in (params.user_tower, params.item_tower)]
         if ends[0] != ends[1]:
@@ -49,6 +50,11 @@ class DSSM(Model):
         if params.logq_correction and not params.item_id:
             path = "model_config.dssm.logq_correction"
             yield Problem(path, "true without item_id", "item_id: the column by which items are counted")
+        elif params.logq_correction and config.model_config.loss_type != loss_pb2.SOFTMAX_CROSS_ENTROPY:
+            path = "model_config.dssm.logq_correction"
+            yield no_effect(path, "logq_correction", "loss_type: SOFTMAX_CROSS_ENTROPY, whose negatives it corrects")
+        if params.simi_func == layer_pb2.INNER_PRODUCT and params.temperature != 1:
+            yield no_effect("model_config.dssm.temperature", "temperature with INNER_PRODUCT", "simi_func: COSINE")
         if params.simi_func == layer_pb2.EUCLID:
             yield Problem("model_config.dssm.simi_func", "EUCLID", "COSINE or INNER_PRODUCT")
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from easyrec_lite.config import Problem
+from easyrec_lite.config import Problem, no_effect
 from easyrec_lite.layers import MMoE, apply, concat
-from easyrec_lite.models.base import Model, Task, require_groups
+from easyrec_lite.models.base import Model, Task, require_groups, unread_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config, mlp_options
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
@@ -24,7 +24,8 @@ class DBMTL(Model):
         all ── bottom_dnn ──(experts, one gate a task)── dnn(task) ── relation_dnn([own, relations]) ── logit(task)
 
     A tower's relations are the towers named by `relation_tower_names`, of tasks earlier in the chain of cause and
-    effect (a click before a purchase); their order in the config is free, a circle is an error.
+    effect (a click before a purchase); their order in the config is free, a circle is an error. A tower without
+    relations has its relation_dnn too, after its dnn; without a relation_dnn the concatenation goes to the logit.
     """
 
     params_field: ClassVar[str] = "dbmtl"
@@ -34,6 +35,10 @@ class DBMTL(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """The group all, towers of different names, relations that exist and have an order."""
         yield from require_groups(config, ("all",), cls.params_field)
+        yield from unread_groups(config, ("all",))
+        for field in ("loss_type", "label_name"):
+            if getattr(config.model_config, field):
+                yield no_effect(f"model_config.{field}", f"{field} beside task_towers", f"{field} in each of them")
         params = config.model_config.dbmtl
         names = [tower.tower_name for tower in params.task_towers]
         base = "model_config.dbmtl.task_towers"
@@ -47,12 +52,19 @@ class DBMTL(Model):
             if label and label not in config.data_config.label_fields:
                 known = f"one of data_config.label_fields {list(config.data_config.label_fields)}"
                 yield Problem(f"{path}.label_name", repr(label), known)
+            for field in ("in_task_space_weight", "out_task_space_weight"):
+                if getattr(tower, field) != 1 and not tower.task_space_indicator_label:
+                    expected = "task_space_indicator_label: which rows are in the space"
+                    yield no_effect(f"{path}.{field}", f"{field} alone", expected)
             for relation in tower.relation_tower_names:
                 if relation not in names:
                     yield Problem(f"{path}.relation_tower_names", repr(relation), f"one of {names}")
         if params.num_expert and not params.expert_dnn.hidden_units:
             path = "model_config.dbmtl.expert_dnn"
             yield Problem(path, "nothing", "the network of an expert", f"num_expert is {params.num_expert}")
+        if params.HasField("expert_dnn") and not params.num_expert:
+            path = "model_config.dbmtl.expert_dnn"
+            yield Problem(path, "expert_dnn without num_expert", "num_expert: how many of these networks there are")
         if _order(params.task_towers) is None:
             yield Problem(base, "relations that run in a circle", "relations that lead from cause to effect only")
 
@@ -77,7 +89,7 @@ class DBMTL(Model):
             name = tower.tower_name
             if tower.HasField("dnn"):
                 self.towers[name] = mlp_from_config(tower.dnn, f"{name}_dnn")
-            if tower.relation_tower_names:
+            if tower.HasField("relation_dnn"):
                 self.relations[name] = mlp_from_config(tower.relation_dnn, f"{name}_relation_dnn")
             self.outputs_by_task[name] = keras.layers.Dense(1, name=f"{name}_output")
         self._order = _order(params.task_towers) or []
@@ -114,9 +126,11 @@ class DBMTL(Model):
         # In order of the relations, so that a tower sees its relations' last layers.
         for place in self._order:
             tower = self.params.task_towers[place]
+            name = tower.tower_name
             if tower.relation_tower_names:
-                seen = [hidden[tower.tower_name], *(hidden[other] for other in tower.relation_tower_names)]
-                hidden[tower.tower_name] = apply(self.relations[tower.tower_name], concat(seen), training=training)
+                hidden[name] = concat([hidden[name], *(hidden[other] for other in tower.relation_tower_names)])
+            if name in self.relations:
+                hidden[name] = apply(self.relations[name], hidden[name], training=training)
         predictions: dict[str, tf.Tensor] = {}
         for task in self.tasks:
             predictions.update(task.predictions(apply(self.outputs_by_task[task.name], hidden[task.name])))

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from easyrec_lite.config import ConfigError, Problem
 from easyrec_lite.layers import FM, Side, Sided, apply, as_tensor, concat
-from easyrec_lite.models.base import Model, require_groups
+from easyrec_lite.models.base import Model, require_groups, unread_groups
 from easyrec_lite.models.groups import GroupInput, mlp_from_config
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
@@ -34,6 +34,7 @@ class DeepFM(Model):
     def check(cls, config: pipeline_pb2.EasyRecConfig) -> Iterator[Problem]:
         """Groups wide and deep; features of one width for the interactions."""
         yield from require_groups(config, ("wide", "deep"), cls.params_field)
+        yield from unread_groups(config, ("wide", "deep", "fm"), reader="part of a DeepFM")
         sequences = {
             f.feature_name for f in config.features if f.feature_type == feature_pb2.FeatureConfig.SequenceFeature
         }

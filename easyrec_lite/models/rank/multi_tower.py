@@ -8,9 +8,9 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from easyrec_lite.config import WARNING, Problem
+from easyrec_lite.config import Problem
 from easyrec_lite.layers import MLP, BatchNorm, apply, concat
-from easyrec_lite.models.base import Model, require_groups
+from easyrec_lite.models.base import Model, require_groups, unread_groups
 from easyrec_lite.models.groups import GroupInput, attention_from_config, mlp_from_config, pooled
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.registry import register
@@ -51,10 +51,8 @@ class MultiTower(Model):
         for name in sorted(groups & histories):
             path = f"model_config.seq_att_groups[{name}]"
             yield Problem(path, f"a second group named {name!r}", "a name that no feature group has")
-        read = {tower.input for tower in params.towers}
-        for name in sorted(groups - read - histories):
-            path = f"model_config.feature_groups[{name}]"
-            yield Problem(path, "a group that no tower reads", "", "its features are not used", severity=WARNING)
+        read = {tower.input for tower in params.towers}, {tower.input for tower in params.din_towers}
+        yield from unread_groups(config, *read)
 
     def __init__(self, config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> None:
         super().__init__(config, layouts)
