@@ -131,9 +131,14 @@ class DriftMonitor(Callback):
         return self._wants_start
 
     def protected_steps(self) -> Collection[int]:
-        """See Callback. The newest one from before all rows for which the training may yet be stopped."""
+        """See Callback. The newest one from before all rows for which the training may yet be stopped.
+
+        And, while the sound rows before a STOP are trained to skip it, the one that a kill has them begin at anew.
+        """
         restorable = self._restorable() if self._judge.can_stop else None
-        return () if restorable is None else (restorable,)
+        stop = self._log.stop()
+        steps = (restorable, None if stop is None else stop.restored_step)
+        return tuple(step for step in steps if step is not None)
 
     def _restorable(self) -> int | None:
         sound = self._judge.sound_step(self._from_step)

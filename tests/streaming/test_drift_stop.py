@@ -197,6 +197,38 @@ def test_skip_trains_the_rows_before_and_goes_on_behind(
     assert [(record["step"], record["kind"]) for record in journal(stopped)].count((11, "train")) == 0
 
 
+def test_a_skip_that_was_killed_can_go_back_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoints of the sound rows don't push out the one from which these are trained."""
+    script(monkeypatch, {CLICK: [192]})
+    model = tmp_path / "m"
+    seldom, often = (
+        watched(data, model, "train_config.keep_checkpoint_max=1", f"train_config.save_checkpoints_steps={every}")
+        for every in (0, 2)
+    )
+    with pytest.raises(DriftAlarm):
+        train(seldom)
+    assert steps(model) == [0]
+    with pytest.raises(Killed):
+        train(often, "skip", callbacks=[KillAt(9)])
+    assert (steps(model)[0], steps(model)[-1]) == (0, 8)
+    with pytest.raises(UserError, match="Nobody has decided"):
+        train(often, resume=True)
+    assert steps(model) == [0]
+    script(monkeypatch, {})
+    train(seldom, "skip")
+    assert (latest(model).step, latest(model).state["rows"]) == (19 - 2 + 1, 300 - 32)
+
+
+def test_nothing_is_discarded_for_a_checkpoint_that_is_gone(data: Path, stopped: Path, unwatched: Path) -> None:
+    (stopped / "checkpoints" / "step-000000000008").rename(stopped / "elsewhere")
+    for decision in ("", "accept", "skip"):
+        with pytest.raises(UserError, match=r"checkpoint of step 8, .* is gone; found those of 4\. .*--replay_from"):
+            train(watched(data, stopped), decision, resume=True)
+    with pytest.raises(DriftAlarm):
+        train(watched(data, stopped), "replay", "4")
+    assert tensors(latest(stopped)) == of_step(unwatched, 8)
+
+
 def test_replay_gives_the_same_bits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a step, from a path; statistics and journals go back, too."""
     script(monkeypatch, {AGE: [96]})
