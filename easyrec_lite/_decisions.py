@@ -102,10 +102,11 @@ def carry_out(
 def _accept(stop: Stop | None, trainer: Trainer, log: AlarmLog, tell: Callable[[str], None]) -> None:
     """The alarmed rows are trained after all; or, without a STOP, what holds is normal from this window on."""
     assert trainer.checkpoint is not None
+    state = trainer.checkpoint.state["callbacks"].get("DriftMonitor", {})
     if stop is not None:
-        keys, ids, row = stop.keys, stop.ids, stop.from_row
+        # Where no older checkpoint was left, the one gone back to may be past the first alarmed window.
+        keys, ids, row = stop.keys, stop.ids, max(stop.from_row, state.get("from_row", 0))
     else:
-        state = trainer.checkpoint.state["callbacks"].get("DriftMonitor", {})
         keys = sorted((check, subject) for check, subject, _ in state.get("judge", {}).get("held", ()))
         ids, row = [record["id"] for record in log.last(keys)], state.get("from_row", 0)
     if not keys:

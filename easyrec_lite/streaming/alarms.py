@@ -33,7 +33,7 @@ class Stop:
         from_row: the first row of the alarmed windows.
         to_row: the first row behind them.
         position: the next row to read behind them, JSON.
-        restored_step: the step of the checkpoint from before them.
+        restored_step: the step of the checkpoint from before them, or of the oldest, if none is from before.
     """
 
     alarms: tuple[Record, ...]
@@ -133,7 +133,7 @@ class AlarmLog:
             return None
         restored_step = min(record["restored_step"] for record in stops)
         return Stop(
-            tuple(record for record in open_alarms if record["step"] > restored_step),
+            tuple(record for record in open_alarms if record["action"] == "STOP" or record["step"] > restored_step),
             step=stops[-1]["step"],
             from_row=min(record["windows"][0]["from_row"] for record in stops),
             to_row=stops[-1]["windows"][-1]["to_row"],

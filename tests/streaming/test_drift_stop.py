@@ -229,6 +229,55 @@ def test_nothing_is_discarded_for_a_checkpoint_that_is_gone(data: Path, stopped:
     assert tensors(latest(stopped)) == of_step(unwatched, 8)
 
 
+# 19 steps with a checkpoint every third one, of which the newest is kept.
+NEWEST = ("train_config.keep_checkpoint_max=1", "train_config.save_checkpoints_steps=3")
+PATIENT = (*NEWEST, "stream_config.drift.label_mean.patience=2")
+
+
+@pytest.fixture
+def too_late(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run in which checks only warned, and that is then stopped by rows which its one checkpoint has seen."""
+    model = tmp_path / "m"
+    script(monkeypatch, {CLICK: [128, 160]})
+    told = [f"stream_config.drift.{check}.action=WARN" for check in ("label_mean", "missing_rate")]
+    train(watched(data, model, *PATIENT, *told, "train_config.num_steps=9"))
+    assert steps(model) == [9]
+    with pytest.raises(DriftAlarm, match=r"step 9 again, the oldest there is: rows that may be bad changed it already"):
+        train(watched(data, model, *PATIENT), resume=True)
+    return model
+
+
+def test_a_stop_without_an_old_checkpoint_goes_back_to_the_oldest(too_late: Path) -> None:
+    [alarm] = alarms(too_late)
+    assert (alarm["action"], alarm["restored_step"], alarm["windows"]) == (
+        "STOP", 9, [{"from_row": 96, "to_row": 128}, {"from_row": 128, "to_row": 160}],
+    )  # fmt: skip
+    assert steps(too_late) == [9]
+
+
+@pytest.mark.parametrize(("decision", "rows"), [("accept", 300), ("skip", 300 - 16)])
+def test_decisions_on_such_a_stop(data: Path, too_late: Path, unwatched: Path, decision: str, rows: int) -> None:
+    if decision == "skip":  # all but the last of the alarmed rows were trained
+        assert latest(too_late).state["rows"] == 144
+    train(watched(data, too_late, *PATIENT), decision)
+    assert latest(too_late).state["rows"] == rows
+    if decision == "accept":
+        assert tensors(latest(too_late)) == of_step(unwatched, 19)
+
+
+def test_a_replay_that_is_stopped_earlier(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a tighter threshold: its breach began before the oldest checkpoint."""
+    model = tmp_path / "m"
+    script(monkeypatch, {CLICK: [256]})
+    with pytest.raises(DriftAlarm):
+        train(watched(data, model, *NEWEST))
+    oldest = steps(model)[0]
+    script(monkeypatch, {CLICK: [(oldest // 2 + 1) * 32, 256]})
+    with pytest.raises(DriftAlarm, match=rf"step {oldest} again, the oldest there is"):
+        train(watched(data, model, *NEWEST), "replay", str(oldest))
+    assert (alarms(model)[-1]["restored_step"], steps(model)) == (oldest, [oldest])
+
+
 def test_replay_gives_the_same_bits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a step, from a path; statistics and journals go back, too."""
     script(monkeypatch, {AGE: [96]})
