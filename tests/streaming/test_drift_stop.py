@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from publishing_runs import Writer
 from scripted_drift import alarms, script, train, watched, windows
 from training_runs import KillAt, Killed, config, journal, run, tensors
 
@@ -277,6 +279,21 @@ def test_a_replay_that_is_stopped_earlier(data: Path, tmp_path: Path, monkeypatc
     with pytest.raises(DriftAlarm, match=rf"step {oldest} again, the oldest there is"):
         train(watched(data, model, *NEWEST), "replay", str(oldest))
     assert (alarms(model)[-1]["restored_step"], steps(model)) == (oldest, [oldest])
+
+
+def test_no_version_of_rows_next_to_skipped_ones(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate of row 144: the window behind its own, with which that is judged, is jumped over."""
+    monkeypatch.setattr(_training, "model_writer", lambda config, text, directory, rows: Writer(directory))
+    script(monkeypatch, {CLICK: [192]})
+    settings = watched(data, tmp_path / "m", "stream_config.publish.every_rows=48")
+    with pytest.raises(DriftAlarm):
+        train(settings)
+    script(monkeypatch, {})
+    train(settings, "skip")
+    log = [json.loads(line) for line in (tmp_path / "m" / "published.jsonl").read_text().splitlines()]
+    assert [record["rows"] for record in log] == [48, 96, 192]
+    dropped = [record for record in journal(tmp_path / "m") if "dropped" in record]
+    assert [(record["step"], record["rows"], record["checkpoint_step"]) for record in dropped] == [(10, 144, 9)]
 
 
 def test_replay_gives_the_same_bits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,21 @@ def test_a_breach_without_an_alarm_only_delays(tmp_path: Path) -> None:
 # ---- conditions
 
 
+def test_what_waits_when_the_run_jumps_is_dropped(tmp_path: Path) -> None:
+    """After a move the gate clears rows of other windows."""
+    gate = Gate()
+    run = Run(tmp_path, "every_rows: 300", gate)
+    run.steps(4)
+    run.publisher.on_move(run)  # type: ignore[arg-type]
+    gate.cleared_rows = 400
+    run.steps()
+    assert (run.published, run.dropped) == ([], [(3, "training goes on elsewhere, before its rows were cleared")])
+    run.steps()
+    gate.cleared_rows = 600
+    run.steps()
+    assert run.published == [6]
+
+
 def test_conditions_are_on_the_last_window_that_ended(tmp_path: Path) -> None:
     run = Run(tmp_path, 'every_rows: 100 keep: 0 conditions { metric: "auc" at_least: 0.7 }')
     run.steps(1)
