@@ -377,7 +377,7 @@ def _facts(version: Path) -> dict[str, Any]:
     """What a version says of its publication; nothing if something else wrote it."""
     try:
         facts: dict[str, Any] = description(version).get("published", {})
-    except (OSError, ValueError):
+    except UserError:
         return {}
     return facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,20 @@ def test_nothing_to_go_back_to(tmp_path: Path, count: int) -> None:
     with pytest.raises(UserError, match=rf"published: found {found}.*expected two or more.*Publish another first"):
         roll_back(run.directory)
     assert run.published == [1][:count]
+
+
+@pytest.mark.parametrize("text", [None, '{"step": 3', "[1, 2]", "7", "{}", '{"step": null}', '{"step": "three"}'])
+def test_versions_that_can_not_be_read(tmp_path: Path, text: str | None) -> None:
+    run = Run(tmp_path, "every_rows: 300")
+    run.steps(6)
+    newest = run.directory / max(path.name for path in run.directory.glob("*"))
+    file = newest / "assets" / "description.json"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(UserError, match=f"{re.escape(str(file))}: found no description of an exported model"):
+        roll_back(run.directory)
+    assert newest.is_dir()
+    run.steps(3)  # the trainer goes on
+    assert len(run.log) == 3
 
 
 # ---- killed
