@@ -50,8 +50,7 @@ def prepare(
     """
     stop = log.stop()
     if stop is not None:
-        # Done by the run that stopped, unless it was killed meanwhile.
-        discard_after(model_dir, stop.restored_step, files)
+        _go_back(model_dir, stop, decision, files)
         if decision is None:
             raise UserError(
                 f"{model_dir}: the drift monitor stopped this run: {stop}. Nobody has decided what is to be done about"
@@ -68,6 +67,19 @@ def prepare(
     if decision.kind == REPLAY:
         return _chosen(config, model_dir, decision.place, tell), stop
     return newest, stop
+
+
+def _go_back(model_dir: Path, stop: Stop, decision: Decision | None, files: Files | None) -> None:
+    """What the run that stopped did itself, unless it was killed meanwhile."""
+    paths = checkpoint_paths(model_dir)
+    if stop.restored_step in paths:
+        discard_after(model_dir, stop.restored_step, files)
+    elif decision is None or decision.kind != REPLAY:  # whoever replays says from where, and the others stay until then
+        raise UserError(
+            f"{model_dir}: the drift monitor stopped this run: {stop}. The checkpoint of step {stop.restored_step}, to"
+            f" which it went back, is gone; found those of {', '.join(map(str, paths)) or 'no step'}. Put it back, or"
+            " go on from one of them by --replay_from."
+        )
 
 
 def carry_out(
@@ -90,10 +102,11 @@ def carry_out(
 def _accept(stop: Stop | None, trainer: Trainer, log: AlarmLog, tell: Callable[[str], None]) -> None:
     """The alarmed rows are trained after all; or, without a STOP, what holds is normal from this window on."""
     assert trainer.checkpoint is not None
+    state = trainer.checkpoint.state["callbacks"].get("DriftMonitor", {})
     if stop is not None:
-        keys, ids, row = stop.keys, stop.ids, stop.from_row
+        # Where no older checkpoint was left, the one gone back to may be past the first alarmed window.
+        keys, ids, row = stop.keys, stop.ids, max(stop.from_row, state.get("from_row", 0))
     else:
-        state = trainer.checkpoint.state["callbacks"].get("DriftMonitor", {})
         keys = sorted((check, subject) for check, subject, _ in state.get("judge", {}).get("held", ()))
         ids, row = [record["id"] for record in log.last(keys)], state.get("from_row", 0)
     if not keys:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from easyrec_lite.errors import UserError
+
 DESCRIPTION = "description.json"
 
 
@@ -25,14 +27,35 @@ def next_version(export_dir: Path) -> int:
 
 
 def description(version: Path) -> dict[str, Any]:
-    """What a version says of itself: step, evaluation, columns, features, and the facts it was exported with."""
-    values: dict[str, Any] = json.loads((version / "assets" / DESCRIPTION).read_text(encoding="utf-8"))
-    return values
+    """What a version says of itself: step, evaluation, columns, features, and the facts it was exported with.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    path = version / "assets" / DESCRIPTION
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def exported_step(version: Path) -> int:
-    """The training step of an export."""
-    return int(description(version)["step"])
+    """The training step of an export.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return int(description(version)["step"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(version / "assets" / DESCRIPTION, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: found no description of an exported model ({type(error).__name__}: {error}). Put the file back, or"
+        " move the folder of the version away."
+    )
 
 
 def keep_newest(export_dir: Path, count: int) -> None:

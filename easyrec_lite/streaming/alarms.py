@@ -33,7 +33,7 @@ class Stop:
         from_row: the first row of the alarmed windows.
         to_row: the first row behind them.
         position: the next row to read behind them, JSON.
-        restored_step: the step of the checkpoint from before them.
+        restored_step: the step of the checkpoint from before them, or of the oldest, if none is from before.
     """
 
     alarms: tuple[Record, ...]
@@ -89,11 +89,15 @@ class AlarmLog:
     def add(self, records: Iterable[Record]) -> list[Record]:
         """Writes the alarms and releases that are not there yet; gives these back, with an `id` and a `time`.
 
-        A STOP is always new: a run comes to the same one again only if somebody sent it there.
+        A STOP is always new: a run comes to the same one again only if somebody sent it there. And so is what is found
+        behind a replay, a rebase or a skip: what was written before was taken back with its rows.
         """
         added = []
+        moves = (place for place, known in enumerate(self._records) if known.get("decision") in (SKIP, REPLAY, REBASE))
+        begin = max(moves, default=-1) + 1
         for record in json.loads(json.dumps(list(records))):  # as they will be read
-            if record.get("action") != "STOP" and any(_content(record) == _content(known) for known in self._records):
+            written = self._records[begin:]
+            if record.get("action") != "STOP" and any(_content(record) == _content(known) for known in written):
                 continue
             ids = {known.get("id") for known in self._records}
             name = "-".join(str(record[part]) for part in ("step", "check", "subject"))
@@ -133,7 +137,7 @@ class AlarmLog:
             return None
         restored_step = min(record["restored_step"] for record in stops)
         return Stop(
-            tuple(record for record in open_alarms if record["step"] > restored_step),
+            tuple(record for record in open_alarms if record["action"] == "STOP" or record["step"] > restored_step),
             step=stops[-1]["step"],
             from_row=min(record["windows"][0]["from_row"] for record in stops),
             to_row=stops[-1]["windows"][-1]["to_row"],

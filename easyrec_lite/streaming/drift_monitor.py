@@ -131,13 +131,19 @@ class DriftMonitor(Callback):
         return self._wants_start
 
     def protected_steps(self) -> Collection[int]:
-        """See Callback. The newest one from before all rows for which the training may yet be stopped."""
+        """See Callback. The newest one from before all rows for which the training may yet be stopped, or the oldest.
+
+        And, while the sound rows before a STOP are trained to skip it, the one that a kill has them begin at anew.
+        """
         restorable = self._restorable() if self._judge.can_stop else None
-        return () if restorable is None else (restorable,)
+        stop = self._log.stop()
+        steps = (restorable, None if stop is None else stop.restored_step)
+        return tuple(step for step in steps if step is not None)
 
     def _restorable(self) -> int | None:
-        sound = self._judge.sound_step(self._from_step)
-        return max((saved for saved in checkpoint_paths(self._model_dir) if saved <= sound), default=None)
+        """The newest one from before those rows; else the oldest there is; None before the first one."""
+        saved, sound = checkpoint_paths(self._model_dir), self._judge.sound_step(self._from_step)
+        return max((step for step in saved if step <= sound), default=min(saved, default=None))
 
     # ---- batches
 
@@ -287,7 +293,7 @@ class DriftMonitor(Callback):
         stops = [record for record in found if record.get("action") == "STOP"]
         if stops:
             step = self._restorable()
-            assert step is not None, "it is protected"
+            assert step is not None, "a run that can be stopped begins with one"
             path = str(checkpoint_paths(self._model_dir)[step])
             for record in stops:
                 record |= {"restored": path, "restored_step": step}
@@ -304,9 +310,13 @@ class DriftMonitor(Callback):
         if stops:
             stop = self._log.stop()
             assert stop is not None, "it was just written"
+            is_sound = stop.restored_step <= self._judge.sound_step(self._from_step)
+            what = (
+                "from before these rows" if is_sound else "the oldest there is: rows that may be bad changed it already"
+            )
             raise DriftAlarm(
                 f"the drift monitor stopped the training: {stop}.\n"
-                f"The model is that of step {stop.restored_step:,} again, from before these rows.\n"
+                f"The model is that of step {stop.restored_step:,} again, {what}.\n"
                 f"The evidence is in {self._log.path}. Now decide:\n"
                 + choices(self._model_dir, stop.restored_step, self._imports)
             )

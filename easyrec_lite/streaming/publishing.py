@@ -92,9 +92,9 @@ class Publisher(Callback):
     to it, and what comes later, which is for the gate to judge, can't make a bad one good. Else it is dropped.
 
     A candidate is a checkpoint, which is written for it. It waits until the gate has cleared all its rows, and of those
-    that are cleared the newest is published; the others are not needed any more. When an alarm begins to hold, all that
-    wait are dropped. So no model is published that a row of an alarmed span was the last to change. At most three wait:
-    the oldest and the two newest.
+    that are cleared the newest is published; the others are not needed any more. When an alarm begins to hold, or the
+    run jumps in the data, all that wait are dropped. So no model is published that a row of an alarmed span was the
+    last to change. At most three wait: the oldest and the two newest.
 
     A version that does not predict what the trainer predicts is not written, and its candidate is dropped.
 
@@ -167,6 +167,11 @@ class Publisher(Callback):
             until = until._replace(**end)
         return until
 
+    def on_move(self, trainer: Trainer) -> None:
+        """Drops what waits for the gate: the rows behind it, with which its last ones are judged, never come."""
+        if self._gate is not None:
+            self._drop_all(trainer, "training goes on elsewhere, before its rows were cleared")
+
     def on_start(self, trainer: Trainer) -> None:
         """See Callback. What a kill prevented is made up for."""
         remove_leftovers(self._directory)
@@ -178,9 +183,7 @@ class Publisher(Callback):
     def on_steps(self, trainer: Trainer, result: StepsResult) -> None:
         """See Callback."""
         if self._gate is not None and self._gate.holding:
-            dropped, self._waiting = self._waiting, []
-            for candidate in dropped:
-                self._drop(trainer, candidate, "an alarm holds")
+            self._drop_all(trainer, "an alarm holds")
         before, self._before = self._before, self._periods(trainer)
         is_due = any(now > then for now, then in zip(self._before, before, strict=True))
         if is_due and trainer.step and trainer.step != self._taken:
@@ -305,6 +308,11 @@ class Publisher(Callback):
         self._published.append(record)
         return record
 
+    def _drop_all(self, trainer: Trainer, reason: str) -> None:
+        dropped, self._waiting = self._waiting, []
+        for candidate in dropped:
+            self._drop(trainer, candidate, reason)
+
     def _drop(self, trainer: Trainer, candidate: Candidate, reason: str) -> None:
         self._show(f"the model of step {candidate.step:,}, {candidate.rows:,} rows, is not published: {reason}")
         self._tell(trainer, candidate, {"dropped": reason})
@@ -369,7 +377,7 @@ def _facts(version: Path) -> dict[str, Any]:
     """What a version says of its publication; nothing if something else wrote it."""
     try:
         facts: dict[str, Any] = description(version).get("published", {})
-    except (OSError, ValueError):
+    except UserError:
         return {}
     return facts
 

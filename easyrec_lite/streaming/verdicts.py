@@ -30,6 +30,9 @@ class Rule(Protocol):
     def action(self) -> int:
         """An AlarmAction."""
 
+    def watches(self, subject: str) -> bool:
+        """Whether it is made of a subject."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -163,6 +166,9 @@ class Judge:
         self._before = window.from_row, window.from_step
         return found
 
+    def _watches(self, check: str, subject: str) -> bool:
+        return check in self._rules and self._rules[check].watches(subject)
+
     def _calm(self, key: Key, window: Window) -> list[Record]:
         self._held[key] += 1
         if self._held[key] < self._release:
@@ -210,9 +216,9 @@ class Judge:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave, but for checks that are no longer made."""
-        self._breaches = {(c, s): Breach(**values) for c, s, values in state["breaches"] if c in self._rules}
-        self._held = {(c, s): calm for c, s, calm in state["held"] if c in self._rules}
+        """Takes back what `state` gave, but for checks and subjects that are no longer watched."""
+        self._breaches = {(c, s): Breach(**values) for c, s, values in state["breaches"] if self._watches(c, s)}
+        self._held = {(c, s): calm for c, s, calm in state["held"] if self._watches(c, s)}
         self._before = tuple(state["before"]) if state["before"] else None
 
 

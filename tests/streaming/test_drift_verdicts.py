@@ -19,9 +19,11 @@ RATE, SHIFT, MEAN = ("row_rate", ""), ("distribution", "age"), ("label_mean", "c
 ACTIONS = {"row_rate": WARN, "distribution": HOLD, "label_mean": STOP}
 
 
-def judge(release: int = 2, private: tuple[str, ...] = (), **patience: int) -> Judge:
+def judge(release: int = 2, private: tuple[str, ...] = (), ignored: tuple[str, ...] = (), **patience: int) -> Judge:
     rules = {
-        name: SimpleNamespace(enabled=True, patience=patience.get(name, 1), action=action)
+        name: SimpleNamespace(
+            enabled=True, patience=patience.get(name, 1), action=action, watches=lambda subject: subject not in ignored
+        )
         for name, action in ACTIONS.items()
     }
     return Judge(rules, release, private)
@@ -161,6 +163,19 @@ def test_checks_that_are_no_longer_made_are_forgotten() -> None:
     other.restore(one.state())
     assert not other.holding
     assert other.sound_step(10) == 0
+
+
+def test_subjects_that_are_no_longer_watched_are_forgotten() -> None:
+    """What held them holds no longer, and what was about to stop the run won't."""
+    one = judge(label_mean=2)
+    run(one, {SHIFT: True, MEAN: True, ("distribution", "user"): True})
+    other = judge(ignored=("age", "click"))
+    other.restore(json.loads(json.dumps(one.state())))
+    assert other.holding  # user
+    other.judge([measured(("distribution", "user"), False)], window(1))
+    assert other.judge([measured(("distribution", "user"), False)], window(2)) != []
+    assert not other.holding
+    assert (other.cleared_row(300), other.sound_step(30)) == (200, 20)
 
 
 # ---- the log

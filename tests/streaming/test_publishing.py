@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,21 @@ def test_a_breach_without_an_alarm_only_delays(tmp_path: Path) -> None:
 
 
 # ---- conditions
+
+
+def test_what_waits_when_the_run_jumps_is_dropped(tmp_path: Path) -> None:
+    """After a move the gate clears rows of other windows."""
+    gate = Gate()
+    run = Run(tmp_path, "every_rows: 300", gate)
+    run.steps(4)
+    run.publisher.on_move(run)  # type: ignore[arg-type]
+    gate.cleared_rows = 400
+    run.steps()
+    assert (run.published, run.dropped) == ([], [(3, "training goes on elsewhere, before its rows were cleared")])
+    run.steps()
+    gate.cleared_rows = 600
+    run.steps()
+    assert run.published == [6]
 
 
 def test_conditions_are_on_the_last_window_that_ended(tmp_path: Path) -> None:
@@ -254,6 +270,20 @@ def test_nothing_to_go_back_to(tmp_path: Path, count: int) -> None:
     with pytest.raises(UserError, match=rf"published: found {found}.*expected two or more.*Publish another first"):
         roll_back(run.directory)
     assert run.published == [1][:count]
+
+
+@pytest.mark.parametrize("text", [None, '{"step": 3', "[1, 2]", "7", "{}", '{"step": null}', '{"step": "three"}'])
+def test_versions_that_can_not_be_read(tmp_path: Path, text: str | None) -> None:
+    run = Run(tmp_path, "every_rows: 300")
+    run.steps(6)
+    newest = run.directory / max(path.name for path in run.directory.glob("*"))
+    file = newest / "assets" / "description.json"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(UserError, match=f"{re.escape(str(file))}: found no description of an exported model"):
+        roll_back(run.directory)
+    assert newest.is_dir()
+    run.steps(3)  # the trainer goes on
+    assert len(run.log) == 3
 
 
 # ---- killed
