@@ -109,7 +109,8 @@ class DSSM(Model):
         """Adds `similarity` `[B, B]` and `rank` `[B]`: how many items of the batch suit the user better than his own.
 
         Ties count as better, so that a model which finds all items alike has no recall; the same item in another row
-        does not, which only `item_id` can tell. Without it a tie is taken for the same item.
+        does not, which only `item_id` can tell. Without it a tie is taken for the same item. The rank is NaN where a
+        similarity in the row is.
         """
         matrix = self.similarity(predictions["user_tower_emb"], predictions["item_tower_emb"], pairwise=True)
         own = tf.linalg.diag_part(matrix)[:, None]
@@ -118,7 +119,9 @@ class DSSM(Model):
             better = (matrix >= own) & (ids[:, None] != ids[None, :])
         else:
             better = matrix > own
-        return {**predictions, "similarity": matrix, "rank": tf.math.count_nonzero(better, axis=1)}
+        rank = tf.math.count_nonzero(better, axis=1, dtype=tf.float32)
+        unknown = tf.reduce_any(tf.math.is_nan(matrix), axis=1)  # NaN is never better, so its rank would be the best
+        return {**predictions, "similarity": matrix, "rank": tf.where(unknown, float("nan"), rank)}
 
     def _positives(self, targets: Targets) -> tf.Tensor | None:
         label = self.tasks[0].label
