@@ -241,8 +241,9 @@ def _missing(profile: Profile, name: str, rows: Floats) -> _Found | None:
     feature = profile.features.get(name)
     if feature is None:
         return None
-    share = feature.missing / max(profile.rows, 1)
-    by_time = rows * share if feature.cycle is None else np.array(feature.cycle, np.float64)
+    by_time = np.array(feature.cycle or [0] * (HOURS + DAYS), np.float64)
+    if feature.missing and not by_time.any():
+        rows = by_time  # nobody knows when
     return np.array([float(feature.missing)]), float(profile.rows), by_time[:, None], rows
 
 
