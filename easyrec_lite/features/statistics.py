@@ -26,7 +26,8 @@ from easyrec_lite.features.sketches import Arrays, Clock, IdCounts, Moments, Row
 
 MAX_NUMBERS = 16  # of one feature
 _PARTS = ("ids", "moments", "sample", "labels")
-_NEAR = 6 * 3600.0  # seconds that the rows of a batch may span for a count of them to say something of their hours
+# A count of a batch says something of the hours of its rows if these span no more seconds, but for a share of them.
+_NEAR, _FAR_SHARE = 6 * 3600.0, 0.1
 
 
 class Statistics:
@@ -118,7 +119,7 @@ class Statistics:
         labels: Mapping[str, Any],
         missing: Mapping[str, int],
     ) -> None:
-        """What happens at which time of the day and of the week; NaN for good where that can't be told."""
+        """What happens at which time of the day and of the week."""
         counts: dict[str, npt.NDArray[Any]] = {"rows": clock.tally()}
         for name, values in labels.items():
             values = np.nan_to_num(np.asarray(values, np.float64).reshape(batch.rows, -1)).sum(axis=1)
@@ -126,8 +127,9 @@ class Statistics:
         for name, count in missing.items():
             rows = batch.empty(name) if count or not self.rows else None
             if count > batch.missing[name]:  # the reader knows how many, not which
-                near = np.diff(np.quantile(times, (0.05, 0.95))) <= _NEAR  # whatever comes late
-                counts[f"missing/{name}"] = counts["rows"] * np.where(near, count / batch.rows, np.nan)
+                counts[f"missing/{name}"] = counts["rows"] * (count / batch.rows)
+                if np.diff(np.quantile(times, (0.05, 0.95))) > _NEAR:  # whatever comes late
+                    counts[f"far/{name}"] = np.array(count)
             elif rows is not None:
                 counts[f"missing/{name}"] = clock.tally(rows)
         for key, tally in counts.items():
@@ -178,8 +180,7 @@ class Statistics:
         return Profile(self.rows, first, last, labels, features, self._cycle("rows"))
 
     def _cycle(self, key: str) -> list[int] | None:
-        known = key in self._cycles and not np.isnan(self._cycles[key]).any()
-        return np.rint(self._cycles[key]).astype(np.int64).tolist() if known else None
+        return np.rint(self._cycles[key]).astype(np.int64).tolist() if key in self._cycles else None
 
     def to_json(self) -> str:
         """The profile as JSON."""
@@ -187,7 +188,8 @@ class Statistics:
 
     def _feature(self, name: str) -> FeatureProfile:
         missing, unknown = self._missing[name], self._unknown.get(name)
-        missing_cycle = self._cycle(f"missing/{name}")
+        is_timed = self._cycles.get(f"far/{name}", 0) <= _FAR_SHARE * missing
+        missing_cycle = self._cycle(f"missing/{name}") if is_timed else None
         if name not in self._ids.features:
             own = [column for column in self._moments.columns if column.rsplit("/", 1)[0] == name]
             return FeatureProfile(missing, unknown, None, [self._number(column) for column in own], missing_cycle)
