@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from easyrec_lite.metrics import Metric, RecallAtK, build_metric
 from easyrec_lite.models.base import Task
@@ -54,6 +56,23 @@ class BoundMetric:
             self.metric.update_ranks(scores, clicked if weight is None else clicked * weight)
         else:
             self.metric.update(truth, scores, weights=weight, groups=columns[self.group] if self.group else None)
+
+
+class MeanLoss:
+    """The sum of a model's losses over several batches, each loss the mean over the rows of all of them."""
+
+    def __init__(self) -> None:
+        self._total: Any = 0.0
+        self._weight: Any = 0.0
+
+    def update(self, losses: npt.ArrayLike) -> None:
+        """Takes in one batch: `Model.mean_losses` of it."""
+        means, weights = np.asarray(losses, np.float64)
+        self._total, self._weight = self._total + means * weights, self._weight + weights
+
+    def result(self) -> float:
+        """The loss so far; 0 where nothing has weight."""
+        return float(np.sum(self._total / np.where(self._weight > 0, self._weight, 1.0)))
 
 
 def metric_columns(config: pipeline_pb2.EasyRecConfig, tasks: Iterable[Task]) -> list[str]:

@@ -100,6 +100,10 @@ class DSSM(Model):
         rows = losses.in_batch_softmax(similarity, item_ids)
         return {_SOFTMAX_LOSS: losses.weighted_mean(rows, self._positives(targets))}
 
+    def row_weights(self, targets: Targets) -> list[tf.Tensor | None]:
+        """See Model.row_weights."""
+        return [self._positives(targets)] if self.listwise else super().row_weights(targets)
+
     @property
     def loss_names(self) -> list[str]:
         """See Model.loss_names."""
