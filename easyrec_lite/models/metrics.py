@@ -81,6 +81,13 @@ def metric_columns(config: pipeline_pb2.EasyRecConfig, tasks: Iterable[Task]) ->
     return list(dict.fromkeys(_group(metric) for metric in [*config.eval_config.metrics_set, *asked] if _group(metric)))
 
 
+def metric_name(config: eval_pb2.EvalMetrics) -> str:
+    """What a metric is reported as, before the task's suffix."""
+    kind = config.WhichOneof("metric")
+    assert kind is not None
+    return f"recall@{config.recall_at_topk.topk}" if kind == "recall_at_topk" else kind
+
+
 def bind_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> list[BoundMetric]:
     """Fresh metrics of a config: those of each task; a task that names none has those of `eval_config`, else AUC."""
     bound = []
