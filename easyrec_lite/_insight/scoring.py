@@ -54,7 +54,7 @@ class ScoredRows:
         result = {}
         for metric in self.bound():
             try:
-                metric.update(self.predictions, self.labels, self.weight, self.columns)
+                metric.update(self.predictions, self.labels, metric.row_weight(self.weight), self.columns)
             except ValueError as error:
                 raise UserError(f"Metric {metric.name} of the label {metric.label!r}: {error}") from error
             result[metric.name] = float(metric.metric.result())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class BoundMetric:
         score: the prediction.
         label: the label field; '' where the metric needs none.
         group: the raw column by which rows are grouped, or ''.
+        weighted: whether the sample weights count, as they do in the task's loss.
     """
 
     name: str
@@ -39,6 +40,11 @@ class BoundMetric:
     score: str
     label: str
     group: str = ""
+    weighted: bool = True
+
+    def row_weight(self, weight: np.ndarray | None) -> np.ndarray | None:
+        """What `update` takes where these are the sample weights."""
+        return weight if self.weighted else None
 
     def update(
         self,
@@ -47,7 +53,7 @@ class BoundMetric:
         weight: np.ndarray | None,
         columns: Mapping[str, np.ndarray],
     ) -> None:
-        """Takes in one batch, arrays `[B]` by name."""
+        """Takes in one batch, arrays `[B]` by name; `weight` as `row_weight` gives it."""
         scores = predictions[self.score]
         truth = labels[self.label] if self.label else np.ones(len(scores), np.float32)
         if isinstance(self.metric, RecallAtK):
@@ -93,7 +99,7 @@ def bind_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> l
     bound = []
     for task in tasks:
         metrics = list(task.metrics) or list(config.eval_config.metrics_set) or [_default(task)]
-        bound += [_bind(metric, task) for metric in metrics]
+        bound += [replace(_bind(metric, task), weighted=task.use_sample_weight) for metric in metrics]
     return bound
 
 

@@ -44,7 +44,7 @@ class Evaluator:
             columns = {name: value.numpy() for name, value in batch.targets.columns.items()}
             for metric in metrics:
                 try:
-                    metric.update(predictions, labels, weight, columns)
+                    metric.update(predictions, labels, metric.row_weight(weight), columns)
                 except ValueError as error:
                     raise UserError(f"Metric {metric.name} of the label {metric.label!r}: {error}") from error
             rows += len(next(iter(predictions.values())))

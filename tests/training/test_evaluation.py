@@ -9,6 +9,21 @@ from tiny import MODELS, built, columns, encode, rows
 from easyrec_lite.training import Evaluator
 
 
+def test_metrics_are_weighted_where_the_loss_is() -> None:
+    recommender = built(MODELS["dbmtl_experts"], training=False)  # use_sample_weight: false of click
+    frame = rows(50, seed=3)
+
+    def evaluated() -> dict[str, float]:
+        dataset = tf.data.Dataset.from_tensor_slices(columns(frame)).batch(20).map(lambda part: (part, ""))
+        return Evaluator(recommender, dataset)()
+
+    weighted = evaluated()
+    frame["weight"] = 1.0
+    plain = evaluated()
+    assert weighted["auc_click"] == plain["auc_click"]
+    assert weighted["auc_buy"] != plain["auc_buy"]
+
+
 @pytest.mark.parametrize(
     "model",
     [
