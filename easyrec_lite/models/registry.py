@@ -86,6 +86,9 @@ def _check_metrics(model: type[Model], metrics: Sequence[eval_pb2.EvalMetrics], 
         if metric.HasField("recall_at_topk") and not model.ranks:
             expected = "a metric of scores, such as auc"
             yield Problem(f"{path}[{place}]", f"recall_at_topk of {model.__name__}", expected, "it ranks no items")
+        if metric.auc.HasField("num_thresholds") and metric.auc.num_thresholds < 2:
+            found = str(metric.auc.num_thresholds)
+            yield Problem(f"{path}[{place}].auc.num_thresholds", found, "at least 2", "leave it out for the exact area")
     names = [metric_name(metric) if metric.WhichOneof("metric") else "" for metric in metrics]
     for place, name in enumerate(names):
         if name and name in names[:place]:

@@ -138,6 +138,13 @@ CASES = {
         "model_config.dbmtl.task_towers[click].metrics_set[0]",
         "it ranks no items",
     ),
+    "a curve of one point": (
+        "din",
+        "metrics_set { auc {} }",
+        "metrics_set { auc { num_thresholds: 1 } }",
+        "eval_config.metrics_set[0].auc.num_thresholds",
+        "expected at least 2",
+    ),
     "two metrics of one name": (
         "din",
         "metrics_set { auc {} }",
