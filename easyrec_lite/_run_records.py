@@ -117,10 +117,13 @@ def _state(path: Path) -> str:
 
 
 def when(seconds: object) -> str | None:
-    """A time since 1970 for people, in UTC; None if unknown."""
+    """A time since 1970 for people, in UTC, or the number if it is none; None if unknown."""
     if not isinstance(seconds, int | float):
         return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f}"
 
 
 def seconds_of(time: object) -> float:

@@ -99,15 +99,15 @@ def _draws(rows: ScoredRows, column: str, samples: int, seed: int) -> Iterator[F
 
 def _replica(rows: ScoredRows, metric: BoundMetric) -> _Replica:
     """A metric as a function of how often each row was drawn; what does not change is computed once."""
-    kind = metric.metric
+    kind, own = metric.metric, metric.row_weight(rows.weight)
     if isinstance(kind, GAUC):
         return _grouped(rows, metric, kind)
     if isinstance(kind, AUC):
-        return _ranked(rows.labels[metric.label] > 0.5, rows.predictions[metric.score], rows.weight)
+        return _ranked(rows.labels[metric.label] > 0.5, rows.predictions[metric.score], own)
 
     def again(counts: Floats) -> float:
         (fresh,) = (candidate for candidate in rows.bound() if candidate.name == metric.name)
-        weight = counts if rows.weight is None else counts * rows.weight
+        weight = counts if own is None else counts * own
         fresh.update(rows.predictions, rows.labels, weight, rows.columns)
         return float(fresh.metric.result())
 
@@ -137,7 +137,8 @@ def _grouped(rows: ScoredRows, metric: BoundMetric, kind: GAUC) -> _Replica:
     codes, _ = pd.factorize(rows.columns[metric.group])
     first = np.unique(codes, return_index=True)[1]  # by code: factorize counts codes in the order of first rows
     scores = rows.predictions[metric.score].astype(np.float32)
-    weight = None if rows.weight is None else rows.weight.astype(np.float64)
+    own = metric.row_weight(rows.weight)
+    weight = None if own is None else own.astype(np.float64)
     auc, positives, negatives = group_aucs(rows.labels[metric.label] == 1, scores, weight, codes)
     both = ~np.isnan(auc)
     shares: Mapping[str, Floats] = {

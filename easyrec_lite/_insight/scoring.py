@@ -12,7 +12,7 @@ import tensorflow as tf
 from easyrec_lite.errors import UserError
 from easyrec_lite.features import Column, Encoded, Ids, Numbers
 from easyrec_lite.inputs import Source, as_dataset, input_errors
-from easyrec_lite.models import Recommender, bind_metrics
+from easyrec_lite.models import MeanLoss, Recommender, bind_metrics
 from easyrec_lite.models.base import Task
 from easyrec_lite.models.metrics import BoundMetric
 
@@ -54,7 +54,7 @@ class ScoredRows:
         result = {}
         for metric in self.bound():
             try:
-                metric.update(self.predictions, self.labels, self.weight, self.columns)
+                metric.update(self.predictions, self.labels, metric.row_weight(self.weight), self.columns)
             except ValueError as error:
                 raise UserError(f"Metric {metric.name} of the label {metric.label!r}: {error}") from error
             result[metric.name] = float(metric.metric.result())
@@ -121,12 +121,12 @@ class Scorer:
 
             self._step = tf.function(step, autograph=False).get_concrete_function(*(_spec(leaf) for leaf in present))
         parts: list[Any] = []
-        losses = 0.0
+        mean = MeanLoss()
         for start in range(0, self.rows, self._batch_size):
             stop = min(start + self._batch_size, self.rows)
-            *arrays, loss = self._step(*(leaf[start:stop] for leaf in present))
+            *arrays, losses = self._step(*(leaf[start:stop] for leaf in present))
             parts.append(tf.nest.map_structure(lambda value: value.numpy(), arrays))
-            losses += float(loss) * (stop - start)
+            mean.update(losses)
         predictions, labels, weight = tf.nest.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
         recommender = self.recommender
         return ScoredRows(
@@ -135,7 +135,7 @@ class Scorer:
             labels,
             weight[0] if weight else None,
             {name: column.numpy() for name, column in self.columns.items() if isinstance(column, tf.Tensor)},
-            losses / self.rows,
+            mean.result(),
             lambda: bind_metrics(recommender.config, recommender.model.tasks),
         )
 
@@ -148,11 +148,11 @@ class Scorer:
         batch = recommender.assemble(encoded, columns)
         model, targets = recommender.model, batch.targets
         predictions = model.evaluation_predictions(recommender.predict(batch), targets)
-        loss = tf.add_n(list(model.task_losses(predictions, targets).values()))
+        losses = model.mean_losses(predictions, targets)
         read = {metric.score for metric in bind_metrics(recommender.config, model.tasks)}
         read |= {task.score for task in model.tasks}
         shown = {name: value for name, value in predictions.items() if name in read}
-        return shown, targets.labels, [] if targets.weight is None else [targets.weight], loss
+        return shown, targets.labels, [] if targets.weight is None else [targets.weight], losses
 
 
 def read_rows(source: Source, max_rows: int | None = None) -> dict[str, Column]:

@@ -86,7 +86,8 @@ class FeatureProfile:
         ids: for a feature of ids.
         numbers: for a numeric feature, one for each of its numbers, at most 16.
         cycle: rows without a value in each hour of the day, then on each day of the week; None if times or rows are
-            not known.
+            not known. Of missing numbers a batch says only how many there are: they are shared out among its hours,
+            and not known if more than a tenth of them are in batches that span more than six.
     """
 
     missing: int

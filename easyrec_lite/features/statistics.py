@@ -26,6 +26,8 @@ from easyrec_lite.features.sketches import Arrays, Clock, IdCounts, Moments, Row
 
 MAX_NUMBERS = 16  # of one feature
 _PARTS = ("ids", "moments", "sample", "labels")
+# A count of a batch says something of the hours of its rows if these span no more seconds, but for a share of them.
+_NEAR, _FAR_SHARE = 6 * 3600.0, 0.1
 
 
 class Statistics:
@@ -90,14 +92,15 @@ class Statistics:
             self._sample.update([batch.columns[name].one_a_row for name in self._sample.columns], batch.priorities)
         for place, name in enumerate(self._labels.columns):
             self._labels.update(place, np.asarray(labels[name]))
-        if clock is not None:
-            self._add_cycles(clock, batch, labels)
+        counted = {name: max(count, int((missing or {}).get(name, 0))) for name, count in batch.missing.items()}
+        if times is not None and clock is not None:
+            self._add_cycles(clock, times, batch, labels, counted)
         if times is not None:
             times = times[times > 0]
             if times.size:
                 self._events = np.array([min(self._events[0], times.min()), max(self._events[1], times.max())])
-        for name, count in batch.missing.items():
-            self._missing[name] = self._missing.get(name, 0) + max(count, int((missing or {}).get(name, 0)))
+        for name, count in counted.items():
+            self._missing[name] = self._missing.get(name, 0) + count
         for name, count in (unknown or {}).items():
             self._unknown[name] = self._unknown.get(name, 0) + int(count)
         self.rows += batch.rows
@@ -108,18 +111,29 @@ class Statistics:
         self._sample = RowSample(tuple(batch.columns), self._sample_rows, self._seed)
         self._labels = Moments(tuple(labels))
 
-    def _add_cycles(self, clock: Clock, batch: _Batch, labels: Mapping[str, Any]) -> None:
+    def _add_cycles(
+        self,
+        clock: Clock,
+        times: npt.NDArray[np.float64],
+        batch: _Batch,
+        labels: Mapping[str, Any],
+        missing: Mapping[str, int],
+    ) -> None:
         """What happens at which time of the day and of the week."""
         counts: dict[str, npt.NDArray[Any]] = {"rows": clock.tally()}
         for name, values in labels.items():
             values = np.nan_to_num(np.asarray(values, np.float64).reshape(batch.rows, -1)).sum(axis=1)
             counts[f"labels/{name}"] = clock.sum(values)
-        for name, missing in batch.missing.items():
-            rows = batch.empty(name) if missing or not self.rows else None
-            if rows is not None:
+        for name, count in missing.items():
+            rows = batch.empty(name) if count or not self.rows else None
+            if count > batch.missing[name]:  # the reader knows how many, not which
+                counts[f"missing/{name}"] = counts["rows"] * (count / batch.rows)
+                if np.diff(np.quantile(times, (0.05, 0.95))) > _NEAR:  # whatever comes late
+                    counts[f"far/{name}"] = np.array(count)
+            elif rows is not None:
                 counts[f"missing/{name}"] = clock.tally(rows)
-        for key, count in counts.items():
-            self._cycles[key] = self._cycles.get(key, 0.0) + count
+        for key, tally in counts.items():
+            self._cycles[key] = self._cycles.get(key, 0.0) + tally
 
     def merge(self, other: Statistics) -> None:
         """Adds what another worker's statistics saw of other rows.
@@ -166,7 +180,7 @@ class Statistics:
         return Profile(self.rows, first, last, labels, features, self._cycle("rows"))
 
     def _cycle(self, key: str) -> list[int] | None:
-        return self._cycles[key].astype(np.int64).tolist() if key in self._cycles else None
+        return np.rint(self._cycles[key]).astype(np.int64).tolist() if key in self._cycles else None
 
     def to_json(self) -> str:
         """The profile as JSON."""
@@ -174,9 +188,11 @@ class Statistics:
 
     def _feature(self, name: str) -> FeatureProfile:
         missing, unknown = self._missing[name], self._unknown.get(name)
+        is_timed = self._cycles.get(f"far/{name}", 0) <= _FAR_SHARE * missing
+        missing_cycle = self._cycle(f"missing/{name}") if is_timed else None
         if name not in self._ids.features:
             own = [column for column in self._moments.columns if column.rsplit("/", 1)[0] == name]
-            return FeatureProfile(missing, unknown, numbers=[self._number(column) for column in own])
+            return FeatureProfile(missing, unknown, None, [self._number(column) for column in own], missing_cycle)
         histogram = self._ids.histogram(name)
         length = column_name(name, "length")
         lengths = self._number(length) if length in self._moments.columns else None
@@ -189,7 +205,7 @@ class Statistics:
             pack_slots(self._ids.seen(name)),
             cycle.tolist() if cycle.any() else None,
         )
-        return FeatureProfile(missing, unknown, ids=ids, cycle=self._cycle(f"missing/{name}"))
+        return FeatureProfile(missing, unknown, ids=ids, cycle=missing_cycle)
 
     def _number(self, column: str) -> NumberProfile:
         place = self._moments.columns.index(column)

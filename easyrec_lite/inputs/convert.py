@@ -6,7 +6,8 @@ The policy, the same for every format:
 * infinities are unusable, and so are numbers whose float32 is infinite;
 * whole numbers outside INT32 or INT64 as declared, 2.5 for a whole number, and text that isn't UTF-8 are unusable;
 * blanks around numbers and a leading `+` are fine;
-* times become whole seconds since 1970 (UTC; a time without zone counts as UTC), rounded down.
+* times become whole seconds since 1970 (UTC; a time without zone counts as UTC), rounded down;
+* event times of the year 2100 and later are unusable: they are milliseconds, and one is enough to end all windows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _PLAIN_TEXTS = {
     pa.int64(): r"^-?\d{1,18}$",
     pa.float32(): r"^-?\d{1,18}(\.\d{1,18})?$",
 }
+TIMES_END = 4_102_444_800  # seconds since 1970: the year 2100
 EXACT_FLOATS = 2**53  # float64 holds every whole number below
 _Bad = np.ndarray | None  # bool [rows], or None where every cell is fine
 
@@ -89,6 +91,9 @@ def as_read(raw: pa.Array) -> tuple[pa.Array, _Bad]:
 
 def why(spec: ColumnSpec) -> str:
     """What to say of a cell that couldn't be read."""
+    if spec.event_time and spec.kind is not Kind.TEXT:
+        wanted_time = f"a time before the year 2100 in seconds since 1970 ({spec.type_name})"
+        return f"is not {wanted_time}; milliseconds are too large"
     wanted = {Kind.INT: f"a whole number ({spec.type_name})", Kind.FLOAT: "a finite number", Kind.TEXT: "UTF-8 text"}
     inferred = spec.kind is Kind.INT and not spec.declared
     hint = ", a type inferred from the data; declare another in data_config.input_fields" if inferred else ""
@@ -147,6 +152,10 @@ def _values(raw: pa.Array, spec: ColumnSpec, *, ignore: bool = True) -> tuple[pa
     if ignore and spec.ignore is not None:
         same = pc.equal(values, pa.scalar(spec.ignore, values.type))
         values = pc.if_else(pc.fill_null(same, False), pa.scalar(None, values.type), values)
+    if spec.event_time and spec.kind is not Kind.TEXT:
+        end = pa.scalar(TIMES_END).cast(values.type, safe=False)
+        late = pc.fill_null(pc.greater_equal(values, end), False)
+        bad = _either(bad, late.to_numpy(zero_copy_only=False))
     return values, bad
 
 

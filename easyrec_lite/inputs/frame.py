@@ -42,9 +42,7 @@ class FrameRows(Rows):
             if available.count(name) == 1:
                 arrays[name] = _to_arrow(frame.iloc[:, available.index(name)], name, name in private)
         table = pa.table(arrays)
-        specs = resolve(
-            config.input_fields, available, columns, find_arrow(table.schema, "the DataFrame"), "the DataFrame"
-        )
+        specs = resolve(config, available, columns, find_arrow(table.schema, "the DataFrame"), "the DataFrame")
         self._table = table.select(list(specs)).combine_chunks()
         super().__init__(specs, ["DataFrame"], Identity.of([", ".join(available)], [len(frame)]))
 

@@ -39,7 +39,7 @@ class ParquetRows(Rows):
                 schema, metadata = parquet.schema_arrow, parquet.metadata
                 self._groups.append([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
             if not index:
-                specs = resolve(config.input_fields, schema.names, columns, find_arrow(schema, file), file)
+                specs = resolve(config, schema.names, columns, find_arrow(schema, file), file)
             for name, spec in specs.items():
                 if schema.get_field_index(name) < 0:
                     hint = "all files of an input need the same columns"

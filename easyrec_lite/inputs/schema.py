@@ -6,7 +6,7 @@ import difflib
 import enum
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -47,6 +47,7 @@ class ColumnSpec:
         ragged: Each row holds a list.
         ignore: A value that counts as missing; in a list it is left out.
         declared: Whether the type stands in the config.
+        event_time: Whether it holds event times, seconds since 1970.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ColumnSpec:
     ragged: bool = False
     ignore: int | float | str | None = None
     declared: bool = True
+    event_time: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -96,7 +98,7 @@ def parse(text: str, field_type: int) -> int | float | str:
 
 
 def resolve(
-    fields: Sequence[data_pb2.DatasetConfig.Field],
+    config: data_pb2.DatasetConfig,
     available: Sequence[str],
     columns: Iterable[str] | None,
     find: Callable[[str], Found],
@@ -105,7 +107,7 @@ def resolve(
     """Decides how each wanted column is read; what the config declares overrides what the files suggest.
 
     Args:
-        fields: data_config.input_fields.
+        config: Declares columns in its input_fields, and names that of the event time.
         available: The columns that the files have.
         columns: The wanted ones; None means the declared ones, or all if none is declared.
         find: Looks a column up in the files.
@@ -115,13 +117,14 @@ def resolve(
         ConfigError: Columns that aren't there or are there twice, types that can't be read, defaults that don't parse;
             all of them at once.
     """
-    declared = {field.input_name: field for field in fields}
+    declared = {field.input_name: field for field in config.input_fields}
     names = list(dict.fromkeys(columns if columns is not None else declared or available))
     problems: list[Problem] = []
     specs: dict[str, ColumnSpec] = {}
     for name in names:
         try:
-            specs[name] = _column(name, declared.get(name), available, find, place)
+            spec = _column(name, declared.get(name), available, find, place)
+            specs[name] = replace(spec, event_time=name == config.event_time_field)
         except ConfigError as error:
             problems += error.problems
     if not names:

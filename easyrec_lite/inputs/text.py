@@ -126,7 +126,7 @@ class TextRows(Rows):
             hint = f"check data_config.separator, now {config.separator!r}"
             problem = f"{cells.bad[0].reason.replace('expected', where + ' has')} ({file}, first rows)"
             raise ConfigError([Problem("data_config.input_fields", problem, "as many columns as the file has", hint)])
-        return resolve(config.input_fields, names, columns, lambda name: _infer(name, cells.columns[name]), file)
+        return resolve(config, names, columns, lambda name: _infer(name, cells.columns[name]), file)
 
 
 def _sample(file: str, size: int) -> bytes:

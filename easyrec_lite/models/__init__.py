@@ -2,7 +2,7 @@
 
 from easyrec_lite.models import match, multitask, rank
 from easyrec_lite.models.base import Model, Targets, Task
-from easyrec_lite.models.metrics import BoundMetric, bind_metrics
+from easyrec_lite.models.metrics import BoundMetric, MeanLoss, bind_metrics
 from easyrec_lite.models.recommender import Batch, Recommender
 from easyrec_lite.models.registry import build_model, check, model_names, register
 from easyrec_lite.models.sides import repeat_row, repeated
@@ -11,6 +11,7 @@ from easyrec_lite.models.state import VariableView, model_tensors
 __all__ = [
     "Batch",
     "BoundMetric",
+    "MeanLoss",
     "Model",
     "Recommender",
     "Targets",

@@ -80,18 +80,22 @@ class Task:
         regression = self.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS)
         return self.key("l2_loss" if regression else "cross_entropy_loss")
 
-    def loss(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> tf.Tensor:
-        """The task's loss, scalar."""
+    def row_weight(self, targets: Targets) -> tf.Tensor | None:
+        """What each row weighs in the loss, `[B]`; None if all weigh 1."""
         row_weight = targets.weight if self.use_sample_weight else None
         if self.space_label:
             inside = tf.where(targets.labels[self.space_label] > 0, self.in_weight, self.out_weight)
             row_weight = inside if row_weight is None else row_weight * inside
+        return row_weight
+
+    def loss(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> tf.Tensor:
+        """The task's loss, scalar."""
         label = targets.labels[self.label]
         if self.loss_type in (loss_pb2.L2_LOSS, loss_pb2.SIGMOID_L2_LOSS):
             rows = losses.l2(label, predictions[self.key("y")])
         else:
             rows = losses.sigmoid_cross_entropy(label, predictions[self.key("logits")])
-        return self.weight * losses.weighted_mean(rows, row_weight)
+        return self.weight * losses.weighted_mean(rows, self.row_weight(targets))
 
 
 class Model(keras.Model, abc.ABC):
@@ -146,6 +150,16 @@ class Model(keras.Model, abc.ABC):
     def training_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
         """`task_losses` as training minimises them, where that differs from how an evaluation reports them."""
         return self.task_losses(predictions, targets)
+
+    def row_weights(self, targets: Targets) -> list[tf.Tensor | None]:
+        """What each row weighs, `[B]`, in the means that `task_losses` are, in their order; None if all weigh 1."""
+        return [task.row_weight(targets) for task in self.tasks]
+
+    def mean_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> tf.Tensor:
+        """Each of `task_losses` and the weight of its rows, `[2, losses]`: what MeanLoss joins batches by."""
+        rows = tf.cast(tf.shape(next(iter(predictions.values())))[0], tf.float32)
+        weights = [rows if weight is None else tf.reduce_sum(weight) for weight in self.row_weights(targets)]
+        return tf.stack([list(self.task_losses(predictions, targets).values()), weights])
 
     @property
     def loss_names(self) -> list[str]:

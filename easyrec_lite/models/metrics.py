@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from easyrec_lite.metrics import Metric, RecallAtK, build_metric
 from easyrec_lite.models.base import Task
@@ -30,6 +32,7 @@ class BoundMetric:
         score: the prediction.
         label: the label field; '' where the metric needs none.
         group: the raw column by which rows are grouped, or ''.
+        weighted: whether the sample weights count, as they do in the task's loss.
     """
 
     name: str
@@ -37,6 +40,11 @@ class BoundMetric:
     score: str
     label: str
     group: str = ""
+    weighted: bool = True
+
+    def row_weight(self, weight: np.ndarray | None) -> np.ndarray | None:
+        """What `update` takes where these are the sample weights."""
+        return weight if self.weighted else None
 
     def update(
         self,
@@ -45,7 +53,7 @@ class BoundMetric:
         weight: np.ndarray | None,
         columns: Mapping[str, np.ndarray],
     ) -> None:
-        """Takes in one batch, arrays `[B]` by name."""
+        """Takes in one batch, arrays `[B]` by name; `weight` as `row_weight` gives it."""
         scores = predictions[self.score]
         truth = labels[self.label] if self.label else np.ones(len(scores), np.float32)
         if isinstance(self.metric, RecallAtK):
@@ -56,10 +64,34 @@ class BoundMetric:
             self.metric.update(truth, scores, weights=weight, groups=columns[self.group] if self.group else None)
 
 
+class MeanLoss:
+    """The sum of a model's losses over several batches, each loss the mean over the rows of all of them."""
+
+    def __init__(self) -> None:
+        self._total: Any = 0.0
+        self._weight: Any = 0.0
+
+    def update(self, losses: npt.ArrayLike) -> None:
+        """Takes in one batch: `Model.mean_losses` of it."""
+        means, weights = np.asarray(losses, np.float64)
+        self._total, self._weight = self._total + means * weights, self._weight + weights
+
+    def result(self) -> float:
+        """The loss so far; 0 where nothing has weight."""
+        return float(np.sum(self._total / np.where(self._weight > 0, self._weight, 1.0)))
+
+
 def metric_columns(config: pipeline_pb2.EasyRecConfig, tasks: Iterable[Task]) -> list[str]:
     """Raw columns that the metrics group rows by."""
     asked = [metric for task in tasks for metric in task.metrics]
     return list(dict.fromkeys(_group(metric) for metric in [*config.eval_config.metrics_set, *asked] if _group(metric)))
+
+
+def metric_name(config: eval_pb2.EvalMetrics) -> str:
+    """What a metric is reported as, before the task's suffix."""
+    kind = config.WhichOneof("metric")
+    assert kind is not None
+    return f"recall@{config.recall_at_topk.topk}" if kind == "recall_at_topk" else kind
 
 
 def bind_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> list[BoundMetric]:
@@ -67,7 +99,7 @@ def bind_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> l
     bound = []
     for task in tasks:
         metrics = list(task.metrics) or list(config.eval_config.metrics_set) or [_default(task)]
-        bound += [_bind(metric, task) for metric in metrics]
+        bound += [replace(_bind(metric, task), weighted=task.use_sample_weight) for metric in metrics]
     return bound
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from easyrec_lite.config import ConfigError, Problem, item_paths, one_of
 from easyrec_lite.models.base import Model
 from easyrec_lite.models.layout import GroupLayout
+from easyrec_lite.models.metrics import metric_name
 from easyrec_lite.protos import eval_pb2, loss_pb2, pipeline_pb2
 
 _MODELS: dict[str, type[Model]] = {}
@@ -85,6 +86,14 @@ def _check_metrics(model: type[Model], metrics: Sequence[eval_pb2.EvalMetrics], 
         if metric.HasField("recall_at_topk") and not model.ranks:
             expected = "a metric of scores, such as auc"
             yield Problem(f"{path}[{place}]", f"recall_at_topk of {model.__name__}", expected, "it ranks no items")
+        if metric.auc.HasField("num_thresholds") and metric.auc.num_thresholds < 2:
+            found = str(metric.auc.num_thresholds)
+            yield Problem(f"{path}[{place}].auc.num_thresholds", found, "at least 2", "leave it out for the exact area")
+    names = [metric_name(metric) if metric.WhichOneof("metric") else "" for metric in metrics]
+    for place, name in enumerate(names):
+        if name and name in names[:place]:
+            hint = "only one of them would be reported; leave the others out"
+            yield Problem(f"{path}[{place}]", f"another {name}", "metrics of different names", hint)
 
 
 def build_model(config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> Model:

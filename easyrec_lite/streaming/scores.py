@@ -68,7 +68,7 @@ class WindowScores:
             UserError: a metric can't be taken of these labels.
         """
         for bound in self._metrics.values():
-            self._update(bound, batch, batch.weight)
+            self._update(bound, batch, bound.row_weight(batch.weight))
 
     @staticmethod
     def _update(bound: BoundMetric, batch: ScoredBatch, weight: np.ndarray | None) -> None:
@@ -118,7 +118,7 @@ class RunningScores(WindowScores):
         for bound in self._metrics.values():
             sums = bound.metric.state()
             bound.metric.restore({key: np.asarray(value * factor) for key, value in sums.items()})
-            weight, missing = batch.weight, np.isnan(batch.predictions[bound.score])
+            weight, missing = bound.row_weight(batch.weight), np.isnan(batch.predictions[bound.score])
             if missing.any():
                 weight = np.where(missing, 0.0, 1.0 if weight is None else weight)
             self._update(bound, batch, weight)
@@ -154,7 +154,10 @@ def score_metrics(config: pipeline_pb2.EasyRecConfig, tasks: Sequence[Task]) -> 
     names = {metric.name for metric in metrics}
     for task in tasks:
         if task.loss_type == loss_pb2.CLASSIFICATION:
-            always = [BoundMetric(task.key(kind), build_metric(kind), task.score, task.label) for kind in _ALWAYS]
+            always = [
+                BoundMetric(task.key(kind), build_metric(kind), task.score, task.label, weighted=task.use_sample_weight)
+                for kind in _ALWAYS
+            ]
             metrics += [metric for metric in always if metric.name not in names]
     return metrics
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from easyrec_lite.checkpoints import Checkpoint, CheckpointError, Files, clean_up, environment, latest, prune, save
 from easyrec_lite.inputs import Details, InputError
+from easyrec_lite.inputs.convert import TIMES_END
 from easyrec_lite.models import Recommender
 from easyrec_lite.training.callbacks import Callback
 from easyrec_lite.training.state import training_tensors
@@ -203,7 +204,8 @@ class Trainer:
             column = columns[first]
             rows = column.nrows() if isinstance(column, tf.RaggedTensor) else tf.shape(column, tf.int64)[0]
             newest = tf.cast(tf.reduce_max(columns[time_column]), tf.float64) if time_column else details.event_time
-            newest = tf.where(tf.math.is_nan(newest), tf.constant(-math.inf, tf.float64), newest)
+            # Not NaN, nor what a message's own timestamp may be in a wrong unit.
+            newest = tf.where(newest < TIMES_END, newest, tf.constant(-math.inf, tf.float64))
             encoded = recommender.encode_features(columns)
             element = Element(recommender.assemble(encoded, columns), position, rows, newest)
             return element, (encoded, columns, details.missing)

@@ -147,7 +147,9 @@ class Stepper:
         self, dense: list[tf.Tensor | None], rows: dict[str, tf.Tensor | None]
     ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor | None]]:
         """Scales all gradients so that their joint norm is at most the configured one."""
-        flat = [gradient for gradient in [*dense, *rows.values()] if gradient is not None]
+        # Without the first of the rows, the missing one: its gradient may be the largest, and is never applied.
+        applied = [tf.convert_to_tensor(gradient)[1:] for gradient in rows.values() if gradient is not None]
+        flat = [gradient for gradient in [*dense, *applied] if gradient is not None]
         norm = tf.linalg.global_norm(flat)
         factor = self._clip_norm / tf.maximum(norm, self._clip_norm)
 

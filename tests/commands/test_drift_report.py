@@ -248,6 +248,12 @@ def test_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_times_that_no_calendar_has() -> None:
+    assert _run_records.when(1.7e9) == "2023-11-14 22:13:20"
+    assert _run_records.when(1_700_001_000_000) == "1700001000000"  # milliseconds, in what earlier versions wrote
+    assert _run_records.when(1e300 * 1e10) == "inf"
+
+
 def test_names_that_others_give() -> None:
     """The report loads neither TensorFlow nor those who write what it reads."""
     from easyrec_lite.streaming import publishing

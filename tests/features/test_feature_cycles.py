@@ -84,6 +84,28 @@ def test_batches_restores_and_merges_do_not_matter(rows):
         assert found.cycle == whole.cycle
 
 
+def test_missing_numbers_by_hour(rows):
+    times, hours, *_ = rows
+    statistics = Statistics()
+    for hour in range(3 * 24):  # the reader counts: of which rows, it doesn't say
+        part = np.flatnonzero((times - THURSDAY) // 3600 == hour)
+        encoded = {"x": Numbers(np.ones((len(part), 1))), "n": Ids(np.zeros(len(part), np.int64))}
+        statistics.update(encoded, {}, times[part], {"x": hour % 24, "n": 5})
+    profile = Statistics.restore(statistics.state()).profile()
+    assert profile.features["x"].cycle[:HOURS] == [3 * hour for hour in range(24)]
+    assert profile.features["n"].cycle[:HOURS] == [15] * 24
+    # One row that comes late doesn't matter.
+    late = np.concatenate([times[:1], times[hours == 9][-40:]])
+    statistics.update({"x": Numbers(np.ones((41, 1))), "n": Ids(np.zeros(41, np.int64))}, {}, late, {"x": 41})
+    assert statistics.profile().features["x"].cycle[9] == 3 * 9 + 40
+    # Shuffled rows are of any hour; that some are doesn't matter.
+    shuffled = {"x": Numbers(np.ones((4000, 1))), "n": Ids(np.zeros(4000, np.int64))}
+    statistics.update(shuffled, {}, times, {"x": 500, "n": 24})
+    profile = Statistics.restore(statistics.state()).profile()
+    assert profile.features["x"].cycle is None
+    assert sum(profile.features["n"].cycle[:HOURS]) == pytest.approx(profile.features["n"].missing, abs=12)
+
+
 def test_seen_slots(rows):
     ids = seen(rows).profile().features["h"].ids
     slots = ids.seen_slots()

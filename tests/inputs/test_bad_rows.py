@@ -43,6 +43,24 @@ def test_kept_rows_hold_line_reason_and_text(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("ending", "type_"), [("csv", "INT64"), ("csv", "DOUBLE"), ("parquet", "INT64")])
+def test_event_times_in_milliseconds_are_unusable(tmp_path: Path, ending: str, type_: str) -> None:
+    frame = pd.DataFrame({"ts": [1_700_000_000, 1_700_001_000_000, 4_102_444_799, 4_102_444_800, 0]})
+    config = data_pb2.DatasetConfig(event_time_field="ts", with_header=True)
+    config.input_fields.add(input_name="ts", input_type=data_pb2.DatasetConfig.FieldType.Value(type_))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    bad = BadRows(tmp_path / "bad.jsonl", max_share=1)
+    rows = to_rows(list(open_source(config, tmp_path / f"a.{ending}", shuffle=False, bad_rows=bad).read()))
+    late = 4_102_444_799 if type_ == "INT64" else None  # as float32 it is rounded up to the year 2100
+    assert [time for (time,) in rows] == [time for time in (1_700_000_000, late, 0) if time is not None]
+    found = records(tmp_path / "bad.jsonl")[0]
+    reason = f"is not a time before the year 2100 in seconds since 1970 ({type_}); milliseconds are too large"
+    assert (found["column"], found["reason"]) == ("ts", reason)
+    config.event_time_field = ""  # of other columns any number is one
+    assert open_source(config, tmp_path / f"a.{ending}", columns=["ts"]).columns["ts"].event_time is False
+
+
 def test_private_values_appear_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = data_config(input_type="CSVInput", max_bad_row_share=0.2)
     config.input_fields[1].private = True

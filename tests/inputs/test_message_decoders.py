@@ -230,6 +230,15 @@ def test_all_problems_of_a_config_are_told_at_once() -> None:
     assert "'label'" in str(caught.value)
 
 
+def test_an_event_time_in_milliseconds_costs_its_row() -> None:
+    data = data_pb2.DatasetConfig(event_time_field="ts")
+    data.input_fields.add(input_name="ts", input_type="INT64")
+    decoded = build_decoder(data, K.JSON).decode([b'{"ts": 1700000000}', b'{"ts": 1700001000000}'])
+    assert decoded.rows.to_pydict() == {"ts": [1_700_000_000]}
+    assert [(bad.message, bad.column, bad.value) for bad in decoded.bad] == [(1, "ts", "1700001000000")]
+    assert "seconds since 1970" in decoded.bad[0].reason
+
+
 def test_a_config_without_fields() -> None:
     for form in VALUE_FORMATS.values():
         with pytest.raises(ConfigError, match="no column to read"):

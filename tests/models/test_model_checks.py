@@ -145,6 +145,27 @@ CASES = {
         "model_config.dbmtl.task_towers[click].metrics_set[0]",
         "it ranks no items",
     ),
+    "a curve of one point": (
+        "din",
+        "metrics_set { auc {} }",
+        "metrics_set { auc { num_thresholds: 1 } }",
+        "eval_config.metrics_set[0].auc.num_thresholds",
+        "expected at least 2",
+    ),
+    "two metrics of one name": (
+        "din",
+        "metrics_set { auc {} }",
+        'metrics_set { gauc { uid_field: "user" } } metrics_set { auc {} } metrics_set { gauc { uid_field: "item" } }',
+        "eval_config.metrics_set[2]",
+        "another gauc",
+    ),
+    "two metrics of one name of a task": (
+        "dbmtl",
+        'tower_name: "click" label_name: "click"',
+        'tower_name: "click" label_name: "click" metrics_set { auc {} } metrics_set { auc { num_thresholds: 50 } }',
+        "model_config.dbmtl.task_towers[click].metrics_set[1]",
+        "another auc",
+    ),
 }
 
 

@@ -86,7 +86,7 @@ def test_values_against_numpy() -> None:
     assert result["logloss"] == pytest.approx((rows_loss * weight).sum() / weight.sum(), rel=1e-5)
 
 
-def ranks(recommender: Recommender, user: list[list[float]], item: list[list[float]], ids: list[int]) -> list[int]:
+def ranks(recommender: Recommender, user: list[list[float]], item: list[list[float]], ids: list[int]) -> list[float]:
     predictions = {"user_tower_emb": tf.constant(user), "item_tower_emb": tf.constant(item)}
     targets = Targets({}, None, {"item": tf.constant(ids, tf.int64)})
     return recommender.model.evaluation_predictions(predictions, targets)["rank"].numpy().tolist()
@@ -103,6 +103,17 @@ def test_the_same_item_in_another_row_is_no_rival_and_a_collapsed_model_finds_no
     recommender = built(MODELS["dssm"])
     same = [[0.6, 0.8, 0.0]] * 3
     assert ranks(recommender, same, same, [5, 5, 6]) == [1, 1, 2]
+
+
+def test_a_diverged_model_has_no_recall() -> None:
+    nan = float("nan")
+    recommender = built(MODELS["dssm"], "eval_config.metrics_set=[{recall_at_topk {topk: 1}}]")
+    user = [[1.0, 0.0, 0.0], [nan, 1.0, 0.0]]
+    found = ranks(recommender, user, [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]], [1, 2])
+    np.testing.assert_array_equal(found, [0, nan])
+    (metric,) = bind_metrics(recommender.config, recommender.model.tasks)
+    metric.update({"rank": np.array(found)}, {"click": np.ones(2)}, None, {})
+    assert np.isnan(metric.metric.result())
 
 
 def test_recall_counts_clicked_rows_only() -> None:

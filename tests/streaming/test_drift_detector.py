@@ -154,6 +154,17 @@ def test_another_reference_than_before_starts_anew(caplog):
     assert "another reference than before" in caplog.text
 
 
+def test_reference_statistics_that_were_replaced_start_anew(caplog):
+    before = watching(label_profile(0.1))
+    window(before, labelled(1000, 10_000))
+    same, other = watching(label_profile(0.1)), watching(label_profile(0.2))
+    same.restore(*before.state())
+    assert "another reference" not in caplog.text
+    other.restore(*before.state())
+    assert "another reference than before" in caplog.text
+    assert window(other, labelled(2000, 10_000))["label_mean", "clk"].reference == pytest.approx(0.2)
+
+
 def test_other_features_than_before_start_anew(caplog):
     detector = watching(reference_first_windows=2)
     for _ in range(3):

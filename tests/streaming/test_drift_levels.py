@@ -289,6 +289,24 @@ def test_calibration_is_compared_with_one():
     assert metric(detector, calibration=1.0, calibration_buy=0.7) == {("calibration", "calibration_buy")}
 
 
+def test_calibration_is_compared_with_one_whatever_it_has_been():
+    detector = watching(reference_half_life_windows=5.0)
+
+    def of(calibration):
+        found = window(detector, labelled(100, 1000), metrics={"calibration": calibration})
+        return found.get(("calibration", "calibration"))
+
+    found = [of(1.0 + 0.01 * number) for number in range(40)]  # grows slowly
+    assert all(one.reference == 1.0 for one in found)
+    assert [one.breached for one in found[10:]] == [False] * 11 + [True] * 19
+    detector.accept([("calibration", "calibration")])
+    assert all(of(1.4) is None for _ in range(WINDOWS))
+    for _ in range(20):
+        found = of(1.5)
+    assert not found.breached
+    assert found.reference > 1.45  # accepted, it follows the stream as other levels do
+
+
 def test_a_fall_of_auc():
     detector = learned(None, lambda _: [labelled(100, 1000)])
     random = np.random.default_rng(10)

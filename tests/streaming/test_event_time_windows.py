@@ -25,6 +25,16 @@ def timed(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_one_time_in_milliseconds_ends_no_windows(timed: Path, tmp_path: Path) -> None:
+    file = timed / "train.csv"
+    file.write_text(file.read_text().replace(str(START + 400), f"{START + 400}000"))
+    ours = ["data_config.shuffle=false", "data_config.num_epochs=1", "stream_config.prequential.window_event_minutes=5"]
+    run(config(timed, tmp_path / "run", *ours, text=SMALL.replace("data_config {", f"data_config {{ {TIME}", 1)))
+    windows = [one["window"] for one in left_behind(tmp_path / "run")["journal"] if one["kind"] == "prequential"]
+    assert len(windows) == 6
+    assert all(time < START + 2000 for one in windows for time in one["event_time"])
+
+
 def test_windows_of_five_minutes(timed: Path, tmp_path: Path) -> None:
     def pipeline(name: str, *edits: str) -> PipelineConfig:
         ours = ["data_config.shuffle=false", "data_config.num_epochs=1"]

@@ -97,6 +97,21 @@ def test_two_optimizers_and_clipping(clip: float) -> None:
     assert int(stepper.step) == 3
 
 
+def test_clipping_counts_what_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most users are missing: they share one row, which stays as it is."""
+    recommender = built(MODELS["multi_tower"], "train_config.gradient_clipping_by_norm=0.001")
+    stepper = Stepper(recommender)
+    frame = rows(64, seed=1)
+    frame.loc[4:, "user"] = 12
+    applied: list[tf.Tensor] = []
+    monkeypatch.setattr(
+        recommender.collection, "update", lambda _, __, found, *___: applied.extend(g[1:] for g in found.values())
+    )
+    monkeypatch.setattr(stepper.optimizer, "apply", lambda found, _: applied.extend(found))
+    stepper.train(encode(recommender, frame))
+    assert float(tf.linalg.global_norm(applied)) == pytest.approx(0.001, rel=1e-5)
+
+
 def test_learning_rate_of_the_tables() -> None:
     recommender = built(
         MODELS["din"],

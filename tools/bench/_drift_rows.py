@@ -16,6 +16,7 @@ from easyrec_lite.features import Ids, Numbers, Profile, Statistics, build_featu
 from easyrec_lite.inputs.batch import Ragged, to_batch
 from easyrec_lite.inputs.rows import typed
 from easyrec_lite.inputs.schema import find_arrow, resolve
+from easyrec_lite.protos import data_pb2
 from easyrec_lite.streaming.drift import WatchedBatch
 from tools._kafka_rows import Files
 from tools.bench import _common
@@ -93,7 +94,8 @@ class Encoder:
         config = load_config(_common.SAMPLES / "multi_tower_taobao_stream.config", checks=(features.check,)).message
         self._features = build_features(config)
         self._columns = list(dict.fromkeys(name for feature in self._features.values() for name in feature.inputs))
-        self._specs = resolve((), schema.names, self._columns, find_arrow(schema, "the rows"), "the rows")
+        find = find_arrow(schema, "the rows")
+        self._specs = resolve(data_pb2.DatasetConfig(), schema.names, self._columns, find, "the rows")
         self._encode = tf.function(self._features_of, reduce_retracing=True)
 
     def _features_of(self, columns: dict[str, Any]) -> dict[str, Any]:

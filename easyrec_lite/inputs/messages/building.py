@@ -64,7 +64,7 @@ def build_decoder(
         wanted = [*declared, *more]
     try:
         specs = resolve(
-            fields,
+            data_config,
             declared,
             wanted,
             lambda name: Found(by_name[name].input_type, by_name[name].list),

@@ -106,6 +106,10 @@ class DSSM(Model):
         rows = losses.in_batch_softmax(similarity, item_ids)
         return {_SOFTMAX_LOSS: losses.weighted_mean(rows, self._positives(targets))}
 
+    def row_weights(self, targets: Targets) -> list[tf.Tensor | None]:
+        """See Model.row_weights."""
+        return [self._positives(targets)] if self.listwise else super().row_weights(targets)
+
     @property
     def loss_names(self) -> list[str]:
         """See Model.loss_names."""
@@ -115,7 +119,8 @@ class DSSM(Model):
         """Adds `similarity` `[B, B]` and `rank` `[B]`: how many items of the batch suit the user better than his own.
 
         Ties count as better, so that a model which finds all items alike has no recall; the same item in another row
-        does not, which only `item_id` can tell. Without it a tie is taken for the same item.
+        does not, which only `item_id` can tell. Without it a tie is taken for the same item. The rank is NaN where a
+        similarity in the row is.
         """
         matrix = self.similarity(predictions["user_tower_emb"], predictions["item_tower_emb"], pairwise=True)
         own = tf.linalg.diag_part(matrix)[:, None]
@@ -124,7 +129,9 @@ class DSSM(Model):
             better = (matrix >= own) & (ids[:, None] != ids[None, :])
         else:
             better = matrix > own
-        return {**predictions, "similarity": matrix, "rank": tf.math.count_nonzero(better, axis=1)}
+        rank = tf.math.count_nonzero(better, axis=1, dtype=tf.float32)
+        unknown = tf.reduce_any(tf.math.is_nan(matrix), axis=1)  # NaN is never better, so its rank would be the best
+        return {**predictions, "similarity": matrix, "rank": tf.where(unknown, float("nan"), rank)}
 
     def _positives(self, targets: Targets) -> tf.Tensor | None:
         label = self.tasks[0].label

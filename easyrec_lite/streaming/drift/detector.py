@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -50,7 +51,8 @@ class Detector:
         self._half_life = config.reference_half_life_windows
         self._windows = config.reference_first_windows or FIRST_WINDOWS
         self._judge = Judge(settings(config))
-        self._identity = f"{kind} {self._half_life:g} {self._windows}"
+        content = "" if reference is None else f" {hashlib.sha256(reference.to_json().encode()).hexdigest()}"
+        self._identity = f"{kind} {self._half_life:g} {self._windows}{content}"
         self._traffic = TrafficShape(reference)
         self._told: set[str] = set()
         self._layout: Layout | None = None
@@ -232,7 +234,7 @@ class Detector:
         return state, arrays | {"unseen": self._unseen.copy(), "known": self._known.copy()}
 
     def restore(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes back what `state` gave; with another kind of reference than before, all is learned anew."""
+        """Takes back what `state` gave; with another reference than before, all is learned anew."""
         if state["layout"] is None:
             return
         if state["identity"] != self._identity:

@@ -79,10 +79,15 @@ class Level:
         return self.left <= 0 and (self.kind.fixed is not None or self.weight > 0)
 
     @property
+    def _fixed(self) -> float | None:
+        """The reference that needs not be learned, until another is accepted and learned."""
+        return None if self.weight else self.kind.fixed
+
+    @property
     def reference(self) -> float:
         """The usual level."""
-        if self.kind.fixed is not None and not self.weight:
-            return self.kind.fixed
+        if (fixed := self._fixed) is not None:
+            return fixed
         level = self.total / self.weight
         return max(level, self.high) if self.kind.rises else level
 
@@ -126,7 +131,7 @@ class Level:
             learn: whether it may enter the reference.
         """
         self._add_spread(found)
-        if learn and (half_life or self.left > 0):
+        if learn and (self.left > 0 or (half_life and self._fixed is None)):
             factor = 0.5 ** (1.0 / half_life) if half_life else 1.0
             # Windows of few things say less, and no window says all.
             self.weight = self.weight * factor + found.size

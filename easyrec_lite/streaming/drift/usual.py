@@ -6,9 +6,10 @@ than on Monday. So a share is expected to be
     p * (p in this hour / p) * (p on this day / p)
 
 that is, hours and days have effects that multiply, as in a log-linear model without interactions; the shares of a
-distribution are then brought to a sum of one. It takes 31 numbers where a table by the hour of the week takes 168,
-and is as much surer. From less than two weeks nobody can tell the effect of a day from a trend: then what is usual lies
-anywhere between the two, with that effect and without it.
+distribution are then brought to a sum of one, and of what happens in a row or doesn't (a missing value, a label 0 or 1)
+it is the odds p / (1 - p) that they multiply, so that nothing above one is expected. It takes 31 numbers where a table
+by the hour of the week takes 168, and is as much surer. From less than two weeks nobody can tell the effect of a day
+from a trend: then what is usual lies anywhere between the two, with that effect and without it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _FEW = 100.0  # values of an hour or a day from which on its effect is known
 _CONSTANT = 0.999  # share of one bucket
 _PRIOR = 2.0  # values that draw each effect to 1
 _TWO_WEEKS = 13.9 * 86400.0
+_SAME = 1e-6  # relative: a label whose squares have this sum is 0 or 1
+_LEAST = 1e-9  # share of rows in which something doesn't happen
 _SAMPLE = 8192  # rows that the quantiles of a profile were read from
 
 Cells = Mapping[int, Floats]
@@ -124,10 +127,13 @@ class Usual:
         timed = self.by_time[:HOURS].sum(axis=0)
         usual = ratio(timed[:width], timed[width:][owner])
         effects: dict[int, Floats] = {}
+        odds = self._odds()
         for row in {part for cell in cells if cell != UNTIMED for part in (cell % HOURS, HOURS + cell // HOURS)}:
             found, values = self.by_time[row, :width], self.by_time[row, width:][owner]
             effect = ratio(found + _PRIOR * usual, (values + _PRIOR) * usual)
+            effect[odds] *= (1.0 - usual[odds]) / np.maximum(1.0 - effect[odds] * usual[odds], _LEAST)
             matters = (usual > 0) & self.cyclic[owner] & (days or row < HOURS)
+            matters[odds] &= usual[odds] < 1
             effects[row] = np.where(matters, effect, 1.0)
         counts = np.zeros(width)
         by_time = np.zeros((HOURS + DAYS + 1, len(layout.sizes)))
@@ -139,11 +145,19 @@ class Usual:
                 continue
             hour, day = cell % HOURS, HOURS + cell // HOURS
             found = shares * effects[hour] * effects[day]
+            found[odds] /= 1.0 - shares[odds] + found[odds]
             found[layout.starts[layout.rates] if layout.rates < len(layout.sizes) else width :] /= self._sums(found)
             counts += found * values[owner]
             by_time[hour] += values
             by_time[day] += values * days
         return Expected(counts, *self._doubt(by_time), by_time)
+
+    def _odds(self) -> npt.NDArray[np.int64]:
+        """The parts that are counts of rows in which something happens: labels that are 0 or 1, missing values."""
+        labels = 2 * self.layout.rates - 2 * len(self.layout.features)
+        mean, square = self.total[:labels:2], self.total[1:labels:2]
+        binary = np.repeat(np.abs(square - mean) <= _SAME * square, 2)
+        return np.flatnonzero(np.append(binary, np.ones(len(self.layout.features), np.bool_)))
 
     def join(self, one: Expected, other: Expected) -> Expected:
         """What is usual for two windows as one."""
@@ -233,7 +247,7 @@ def _label(profile: Profile, name: str, rows: Floats) -> _Found | None:
     values = rows * label.count / profile.rows  # a label may have several values a row
     sums = np.array(label.cycle)
     # The squares of 0 and 1 are themselves; of other labels they are not known by time.
-    squares = sums if math.isclose(square, label.mean, rel_tol=1e-6) else values * square
+    squares = sums if math.isclose(square, label.mean, rel_tol=_SAME) else values * square
     return total, label.count, np.stack([sums, squares], axis=1), values
 
 
@@ -241,8 +255,9 @@ def _missing(profile: Profile, name: str, rows: Floats) -> _Found | None:
     feature = profile.features.get(name)
     if feature is None:
         return None
-    share = feature.missing / max(profile.rows, 1)
-    by_time = rows * share if feature.cycle is None else np.array(feature.cycle, np.float64)
+    by_time = np.array(feature.cycle or [0] * (HOURS + DAYS), np.float64)
+    if feature.missing and not by_time.any():
+        rows = by_time  # nobody knows when
     return np.array([float(feature.missing)]), float(profile.rows), by_time[:, None], rows
 
 
