@@ -262,7 +262,8 @@ class _Parser:
         return ListValue(tuple(items), location)
 
     def _skip_list(self, depth: int) -> None:
-        self._list(_Token("a list", 0, 0, 0), self._tokens[self._next - 1], depth)
+        opening = self._tokens[self._next - 1]
+        self._list(dataclasses.replace(opening, text="a list"), opening, depth)
         self._accept(":")
 
     def _string(self) -> Scalar:

@@ -5,7 +5,7 @@ import json
 import pytest
 from google.protobuf import json_format, text_format
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from easyrec_lite.config import ConfigError, load_config, read_config
@@ -119,6 +119,7 @@ def test_agrees_with_protobuf_on_what_is_valid(data):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=80))
+@example("[:")
 def test_any_text_gives_problems_never_another_error(text):
     try:
         _, _, problems = read_config(text=text)
