@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from easyrec_lite.config import ConfigError, Problem, item_paths, one_of
+from easyrec_lite.config import WARNING, ConfigError, Problem, item_paths, one_of
 from easyrec_lite.models.base import Model
 from easyrec_lite.models.layout import GroupLayout
 from easyrec_lite.models.metrics import metric_name
@@ -92,8 +92,8 @@ def _check_metrics(model: type[Model], metrics: Sequence[eval_pb2.EvalMetrics], 
     names = [metric_name(metric) if metric.WhichOneof("metric") else "" for metric in metrics]
     for place, name in enumerate(names):
         if name and name in names[:place]:
-            hint = "only one of them would be reported; leave the others out"
-            yield Problem(f"{path}[{place}]", f"another {name}", "metrics of different names", hint)
+            hint = "only the last is reported, as by EasyRec; leave the others out"
+            yield Problem(f"{path}[{place}]", f"another {name}", "metrics of different names", hint, severity=WARNING)
 
 
 def build_model(config: pipeline_pb2.EasyRecConfig, layouts: Mapping[str, GroupLayout]) -> Model:

@@ -82,13 +82,6 @@ CASES = {
         "model_config.dbmtl.expert_dnn",
         "num_expert is 3",
     ),
-    "a network of experts without experts": (
-        "dbmtl_experts",
-        "num_expert: 3",
-        "",
-        "model_config.dbmtl.expert_dnn",
-        "without num_expert",
-    ),
     "wide part that is not WIDE": (
         "deepfm",
         "wide_deep: WIDE",
@@ -151,20 +144,6 @@ CASES = {
         "metrics_set { auc { num_thresholds: 1 } }",
         "eval_config.metrics_set[0].auc.num_thresholds",
         "expected at least 2",
-    ),
-    "two metrics of one name": (
-        "din",
-        "metrics_set { auc {} }",
-        'metrics_set { gauc { uid_field: "user" } } metrics_set { auc {} } metrics_set { gauc { uid_field: "item" } }',
-        "eval_config.metrics_set[2]",
-        "another gauc",
-    ),
-    "two metrics of one name of a task": (
-        "dbmtl",
-        'tower_name: "click" label_name: "click"',
-        'tower_name: "click" label_name: "click" metrics_set { auc {} } metrics_set { auc { num_thresholds: 50 } }',
-        "model_config.dbmtl.task_towers[click].metrics_set[1]",
-        "another auc",
     ),
 }
 
@@ -232,6 +211,14 @@ UNREAD = {
     ),
     "loss type": ("dbmtl", "dbmtl {", "loss_type: L2_LOSS dbmtl {", "loss_type", "in each of them"),
     "label name": ("dbmtl", "dbmtl {", 'label_name: "buy" dbmtl {', "label_name", "in each of them"),
+    "experts": ("dbmtl_experts", "num_expert: 3", "", "dbmtl.expert_dnn", "without num_expert"),
+    "two metrics of one name": (
+        "dbmtl",
+        'tower_name: "click" label_name: "click"',
+        'tower_name: "click" label_name: "click" metrics_set { auc {} } metrics_set { auc { num_thresholds: 50 } }',
+        "dbmtl.task_towers[click].metrics_set[1]",
+        "another auc",
+    ),
 }
 
 

@@ -63,8 +63,8 @@ class DBMTL(Model):
             path = "model_config.dbmtl.expert_dnn"
             yield Problem(path, "nothing", "the network of an expert", f"num_expert is {params.num_expert}")
         if params.HasField("expert_dnn") and not params.num_expert:
-            path = "model_config.dbmtl.expert_dnn"
-            yield Problem(path, "expert_dnn without num_expert", "num_expert: how many of these networks there are")
+            expected = "num_expert: how many of these networks there are"
+            yield no_effect("model_config.dbmtl.expert_dnn", "expert_dnn without num_expert", expected)
         if _order(params.task_towers) is None:
             yield Problem(base, "relations that run in a circle", "relations that lead from cause to effect only")
 
