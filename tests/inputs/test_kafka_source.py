@@ -26,7 +26,7 @@ from kafka_streams import (
     show,
 )
 
-from easyrec_lite.inputs import BadRows, InputError, as_dataset, input_errors
+from easyrec_lite.inputs import BadRows, InputError, RawBatch, as_dataset, input_errors
 from easyrec_lite.inputs.kafka import drafts, feed
 from easyrec_lite.inputs.kafka.ledger import Disk, Ledger
 from easyrec_lite.inputs.kafka.position import Place, StreamPosition
@@ -426,6 +426,11 @@ def reference(log: Log) -> list[int]:
     return rows
 
 
+def told(batches: Iterator[RawBatch]) -> list[RawBatch]:
+    """All but those that only say that nothing came for a second, as it may be on a busy machine."""
+    return [batch for batch in batches if batch.rows or batch.position.at_its_end]  # type: ignore[attr-defined]
+
+
 @settings(max_examples=100, deadline=None)
 @given(logs(), st.lists(st.tuples(polls, turns, st.integers(1, 60)), min_size=2, max_size=2), st.data())
 def test_a_bounded_run_depends_on_the_topic_alone(
@@ -440,7 +445,7 @@ def test_a_bounded_run_depends_on_the_topic_alone(
             batch_size=batch_size,
             max_rows=max_rows,
         )
-        runs.append([show(batch) for batch in source.read()])
+        runs.append([show(batch) for batch in told(source.read())])
     assert runs[0] == runs[1]
     assert [row for batch in runs[0] for row in batch[0]] == reference(log)
     assert all(len(batch[0]) == batch_size for batch in runs[0][:-1])
@@ -451,7 +456,7 @@ def test_a_bounded_run_depends_on_the_topic_alone(
             MemoryLibrary(log, *ways[1][:2]), make_settings(end=Where("latest")), batch_size=batch_size
         )
         log.send(0, b"999")  # comes after the end, which was fixed at the first start
-        rest = list(source.read(runs[0][stop][3]))
+        rest = told(source.read(runs[0][stop][3]))
         if stop < len(runs[0]) - 1:
             assert [show(batch) for batch in rest] == runs[0][stop + 1 :]
         else:  # the run had come to its end: it goes on with what has come since
