@@ -131,6 +131,8 @@ def test_reserved_columns_are_handed_on_as_they_are(model_dir: Path, tmp_path: P
     assert lines[1].startswith(f'1152921504606846977,18446744073709551615,16777217,{time},"1,2","a,b",1,')
     assert lines[2].startswith(',9223372036854775808,0.1,,"","é",,')
 
+    frame = er.Experiment.open(model_dir).predict(tmp_path / "a.parquet", keep=["id"])
+    assert frame["id"].tolist() == KEPT["id"].to_pylist()
     frame = er.Experiment.open(model_dir).predict(KEPT.to_pandas(), keep=["hash", "exact", "word"])
     assert frame["hash"].tolist() == [2**64 - 1, 2**63, 0]
     assert frame["exact"].tolist()[:2] == [16777217.0, 0.1]
