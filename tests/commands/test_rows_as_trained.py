@@ -14,6 +14,9 @@ import pytest
 from command_runs import Run, command, refused
 
 import easyrec_lite as er
+from easyrec_lite import _runs
+from easyrec_lite.checkpoints import find
+from easyrec_lite.config import load_config, to_text
 from easyrec_lite.serving import Predictor
 
 # Nothing says what type a column has.
@@ -177,6 +180,20 @@ def test_another_config_than_the_one_trained_with_is_told(model_dir: Path, tmp_p
     other = command(name, "--model_dir", model_dir, *flags, "--edit", "features[price].max_val=9")
     assert other.code == 0, other.err
     assert "were trained with another config: features[price].max_val was 0.0, is 9.0" in other.err
+
+
+def test_what_the_config_of_a_checkpoint_names_may_be_gone(
+    model_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file of words that was moved, by an edit of the config."""
+    message = load_config(model_dir / "pipeline.config").message
+    message.features[1].ClearField("hash_bucket_size")
+    message.features[1].vocab_file = "moved.txt"
+    checkpoint = find(model_dir)
+    monkeypatch.setattr(type(checkpoint), "config", to_text(message))
+    message.features[1].vocab_file = "words.txt"
+    _runs.warn_of_changes(message, checkpoint)
+    assert "features[phone].vocab_file was 'moved.txt', is 'words.txt'" in capsys.readouterr().err
 
 
 def test_rows_without_a_label_are_bad_rows(model_dir: Path, tmp_path: Path) -> None:
