@@ -215,3 +215,11 @@ def test_rows_without_a_label_are_bad_rows(model_dir: Path, tmp_path: Path) -> N
     run = command(*flags, "--model_dir", tmp_path / "c")
     assert run.code == 0, run.err
     assert not (tmp_path / "c" / "bad_rows.jsonl").exists()
+
+    # The model has one task, so nothing asks for a second label.
+    rows = [f"{i % 2},{row}" for i, row in enumerate(rows)]
+    (tmp_path / "train.csv").write_text("\n".join(["seen,click,user,phone,price", *rows]) + "\n")
+    (tmp_path / "x.config").write_text(CONFIG.replace('"click"', '["seen", "click"]'))
+    run = command(*flags, "--model_dir", tmp_path / "d")
+    assert run.code == 0, run.err
+    assert not (tmp_path / "d" / "bad_rows.jsonl").exists()
