@@ -81,6 +81,13 @@ def test_columns_are_what_training_read_them_as(model_dir: Path, tmp_path: Path)
     np.testing.assert_allclose(experiment.predict(frame)["probs"], together[[0, 2]], rtol=1e-6)
 
 
+def test_a_type_that_nobody_declared_is_told(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("price,phone,user\n1,c7,2.5\n")
+    run = command("predict", "--model_dir", model_dir, "--input_path", tmp_path / "in.csv", "--output_path",
+                  tmp_path / "out.csv")  # fmt: skip
+    assert "'2.5' is not a whole number (INT64), a type inferred from the data; declare another" in refused(run)
+
+
 def test_whole_numbers_beside_empty_cells_are_the_same_words(model_dir: Path, tmp_path: Path) -> None:
     """pandas makes floats of them; a float's own text would be 13800000000.0 or 1.38e+10."""
     words = predict(model_dir, tmp_path, ["2,13800000000,5", "2,,5"])
