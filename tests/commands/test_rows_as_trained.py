@@ -109,10 +109,11 @@ KEPT = pa.table(
         "exact": [16777217.0, 0.1, None],
         "at": pa.array([datetime.datetime(2026, 5, 1, 12, 30), None, None], pa.timestamp("us")),
         "list": pa.array([[1, 2], [], None], pa.list_(pa.int64())),
+        "bytes": pa.array([[b"a", None, "é".encode()], [], None], pa.list_(pa.binary())),
         "word": pa.array([b"a,b", "é".encode(), None], pa.binary()),
     }
 )
-NAMES = ["id", "hash", "exact", "at", "list", "word", "user"]
+NAMES = ["id", "hash", "exact", "at", "list", "bytes", "word", "user"]
 
 
 def kept(model_dir: Path, folder: Path, ending: str, **tables: pa.Table) -> Run:
@@ -138,8 +139,8 @@ def test_reserved_columns_are_handed_on_as_they_are(model_dir: Path, tmp_path: P
     assert kept(model_dir, tmp_path, ".csv", a=KEPT).code == 0
     lines = (tmp_path / "out.csv").read_text().splitlines()
     time = "2026-05-01 12:30:00.000000"
-    assert lines[1].startswith(f'1152921504606846977,18446744073709551615,16777217,{time},"1,2","a,b",1,')
-    assert lines[2].startswith(',9223372036854775808,0.1,,"","é",,')
+    assert lines[1].startswith(f'1152921504606846977,18446744073709551615,16777217,{time},"1,2","a,,é","a,b",1,')
+    assert lines[2].startswith(',9223372036854775808,0.1,,"","","é",,')
 
     frame = er.Experiment.open(model_dir).predict(tmp_path / "a.parquet", keep=["id"])
     assert frame["id"].tolist() == KEPT["id"].to_pylist()
