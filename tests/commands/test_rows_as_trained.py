@@ -162,6 +162,9 @@ def test_files_whose_reserved_columns_differ(model_dir: Path, tmp_path: Path) ->
     message = refused(kept(model_dir, tmp_path, ".parquet", a=KEPT, b=words))
     assert f"{tmp_path}/b.parquet: found string in column 'id'; expected int64, as in the first file" in message
     assert not (tmp_path / "out.parquet").exists()
+    empty = KEPT.set_column(3, "id", pa.nulls(3))
+    assert kept(model_dir, tmp_path, ".parquet", a=empty, b=words).code == 0
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == [None, None, None, "1", "x", "3"]
 
 
 def test_reserved_columns_named_as_predictions(model_dir: Path, tmp_path: Path) -> None:
