@@ -141,7 +141,13 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def _joined(values: list[object] | None) -> str | None:
-    return None if values is None else ",".join(map(str, values))
+    return None if values is None else ",".join(map(_item, values))
+
+
+def _item(value: object) -> str:
+    if isinstance(value, bytes):  # as other writers than ours leave text in Parquet
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else str(value)
 
 
 def _as_text(table: pa.Table) -> pa.Table:

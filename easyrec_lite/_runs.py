@@ -17,7 +17,15 @@ from easyrec_lite.checkpoints import (
     atomic_write_json,
     find,
 )
-from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
+from easyrec_lite.config import (
+    ConfigError,
+    PipelineConfig,
+    Problem,
+    changed_fields,
+    load_config,
+    stored_config,
+    to_text,
+)
 from easyrec_lite.errors import UserError
 from easyrec_lite.inputs import as_dataset, input_errors
 from easyrec_lite.models import Recommender
@@ -111,7 +119,7 @@ def restored(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> Reco
 def warn_of_changes(config: pipeline_pb2.EasyRecConfig, checkpoint: Checkpoint) -> None:
     """Tells of what has changed since a checkpoint was trained and gives its weights another meaning."""
     if checkpoint.config and checkpoint.config != to_text(config):
-        changes = changed_fields(load_config(None, text=checkpoint.config).message, config)
+        changes = changed_fields(stored_config(checkpoint.config), config)
         if found := [f"{change.path} was {change.old}, is {change.new}" for change in changes if change.of_weights]:
             warn(f"The weights of {checkpoint.path} were trained with another config: {'; '.join(found)}")
 

@@ -235,11 +235,14 @@ def describe_columns(source: Source) -> dict[str, dict[str, object]]:
 def required_columns(recommender: Recommender) -> list[str]:
     """Labels, weights and event times: a type's default in their place would be trained on as if it had been seen.
 
-    A `default_val` that the config declares is meant, though.
+    A `default_val` that the config declares is meant, though, and a label that no task reads is of no account.
     """
     data = recommender.config.data_config
+    read = {name for task in recommender.model.tasks for name in (task.label, task.space_label)}
+    unread = {name for name in recommender.labels.names if name not in read}
     meant = {field.input_name for field in data.input_fields if field.default_val}
-    return [name for name in (*recommender.labels.columns, *_event_time_columns(data)) if name not in meant]
+    columns = (*recommender.labels.columns, *_event_time_columns(data))
+    return [name for name in columns if name not in meant | unread]
 
 
 def column_types(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from easyrec_lite.checkpoints import (
     read_name_map,
     warm_start,
 )
-from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, load_config, to_text
+from easyrec_lite.config import ConfigError, PipelineConfig, Problem, changed_fields, stored_config, to_text
 from easyrec_lite.errors import DriftAlarm, UserError
 from easyrec_lite.inputs import KafkaSource, Source, as_dataset, input_errors
 from easyrec_lite.models import Recommender, bind_metrics, model_tensors
@@ -282,8 +282,8 @@ def _check_metric(export: export_pb2.ExportConfig, recommender: Recommender) -> 
 def _check_unchanged(checkpoint: Checkpoint, config: pipeline_pb2.EasyRecConfig) -> None:
     """Refuses to go on with a config that would not be the same run."""
     if checkpoint.config:
-        old = load_config(None, text=checkpoint.config).message
-        refused = [change for change in changed_fields(old, config) if not change.allowed]
+        changes = changed_fields(stored_config(checkpoint.config), config)
+        refused = [change for change in changes if not change.allowed]
         if refused:
             raise ConfigError(
                 [

@@ -402,6 +402,7 @@ class Experiment(Insights):
 
 def _as_frame(kept: Mapping[str, pa.Array], values: Mapping[str, np.ndarray]) -> pd.DataFrame:
     refuse_same_names(kept, values)
-    columns: dict[str, Any] = {name: column.to_pandas() for name, column in kept.items()}
+    # Whole numbers beside empty cells would become floats, and large ones be rounded.
+    columns: dict[str, Any] = {name: column.to_pandas(integer_object_nulls=True) for name, column in kept.items()}
     columns |= {name: list(value) if value.ndim > 1 else value for name, value in values.items()}
     return pd.DataFrame(columns)

@@ -15,7 +15,7 @@ from easyrec_lite.config.expressions import (
     evaluate,
     parse_expression,
 )
-from easyrec_lite.config.loading import Check, PipelineConfig, load_config, read_config
+from easyrec_lite.config.loading import Check, PipelineConfig, load_config, read_config, stored_config
 from easyrec_lite.config.overrides import apply_overrides
 from easyrec_lite.config.paths import Path, parse_path
 from easyrec_lite.config.problems import (
@@ -78,6 +78,7 @@ __all__ = [
     "read_config",
     "redact",
     "resolve_secret",
+    "stored_config",
     "to_text",
     "walk",
 ]

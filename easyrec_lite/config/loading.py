@@ -91,6 +91,14 @@ def load_config(
     return PipelineConfig(config, tuple(placed), root)
 
 
+def stored_config(text: str) -> pipeline_pb2.EasyRecConfig:
+    """The config that a run kept, as `to_text` wrote it; unchecked, for a file that it names may be gone since."""
+    config, root, _ = read_config(text=text)
+    canonicalize(config, root)
+    complete(config)
+    return config
+
+
 def read_config(
     path: str | os.PathLike[str] | None = None, *, text: str | None = None
 ) -> tuple[pipeline_pb2.EasyRecConfig, Node, list[Problem]]:

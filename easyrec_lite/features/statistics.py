@@ -124,11 +124,13 @@ class Statistics:
         for name, values in labels.items():
             values = np.nan_to_num(np.asarray(values, np.float64).reshape(batch.rows, -1)).sum(axis=1)
             counts[f"labels/{name}"] = clock.sum(values)
+        counted = any(count > batch.missing[name] for name, count in missing.items())
+        is_far = counted and np.diff(np.quantile(times, (0.05, 0.95))).item() > _NEAR  # whatever comes late
         for name, count in missing.items():
             rows = batch.empty(name) if count or not self.rows else None
             if count > batch.missing[name]:  # the reader knows how many, not which
                 counts[f"missing/{name}"] = counts["rows"] * (count / batch.rows)
-                if np.diff(np.quantile(times, (0.05, 0.95))) > _NEAR:  # whatever comes late
+                if is_far:
                     counts[f"far/{name}"] = np.array(count)
             elif rows is not None:
                 counts[f"missing/{name}"] = clock.tally(rows)

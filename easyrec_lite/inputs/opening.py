@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -79,6 +80,9 @@ def open_source(
         opener = _opener(data_config, data)
         by_place = opener is TextRows and not data_config.with_header
         rows = opener(data_config if by_place else _declared(data_config, types or {}), data, wanted)
+    declared = {field.input_name for field in data_config.input_fields}
+    # For messages: what is wrong with a cell may be its type, which nobody declared.
+    rows.specs |= {name: replace(spec, declared=name in declared) for name, spec in rows.specs.items()}
     return WindowedSource(
         rows,
         batch_size=data_config.batch_size if batch_size is None else batch_size,

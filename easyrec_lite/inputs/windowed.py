@@ -201,9 +201,10 @@ class WindowedSource(Source):
                 yield table.slice(skipped), replace(cursor, skip=skipped)
 
     def _with_first_types(self, table: pa.RecordBatch, file: str) -> pa.RecordBatch:
-        """The table, kept columns of the types that they have in the first file."""
+        """The table, kept columns of the types that they have in the first file; text if it only has empty cells."""
         count = len(self._columns)
-        self._kept_types = self._kept_types or [column.type for column in table.columns[count:]]
+        found_types = (column.type for column in table.columns[count:])
+        self._kept_types = self._kept_types or [pa.string() if pa.types.is_null(t) else t for t in found_types]
         for place, (name, type_) in enumerate(zip(self._keep, self._kept_types, strict=True), start=count):
             if (found := table.column(place).type) != type_:
                 try:

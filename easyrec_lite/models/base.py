@@ -151,15 +151,16 @@ class Model(keras.Model, abc.ABC):
         """`task_losses` as training minimises them, where that differs from how an evaluation reports them."""
         return self.task_losses(predictions, targets)
 
-    def row_weights(self, targets: Targets) -> list[tf.Tensor | None]:
-        """What each row weighs, `[B]`, in the means that `task_losses` are, in their order; None if all weigh 1."""
-        return [task.row_weight(targets) for task in self.tasks]
+    def row_weights(self, targets: Targets) -> dict[str, tf.Tensor | None]:
+        """What each row weighs, `[B]`, in the means that `task_losses` are, by name; None or no name if all weigh 1."""
+        return {task.loss_name: task.row_weight(targets) for task in self.tasks}
 
     def mean_losses(self, predictions: Mapping[str, tf.Tensor], targets: Targets) -> tf.Tensor:
         """Each of `task_losses` and the weight of its rows, `[2, losses]`: what MeanLoss joins batches by."""
         rows = tf.cast(tf.shape(next(iter(predictions.values())))[0], tf.float32)
-        weights = [rows if weight is None else tf.reduce_sum(weight) for weight in self.row_weights(targets)]
-        return tf.stack([list(self.task_losses(predictions, targets).values()), weights])
+        losses, row_weights = self.task_losses(predictions, targets), self.row_weights(targets)
+        weights = [rows if (own := row_weights.get(name)) is None else tf.reduce_sum(own) for name in losses]
+        return tf.stack([list(losses.values()), weights])
 
     @property
     def loss_names(self) -> list[str]:

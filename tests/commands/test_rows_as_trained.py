@@ -14,6 +14,9 @@ import pytest
 from command_runs import Run, command, refused
 
 import easyrec_lite as er
+from easyrec_lite import _runs
+from easyrec_lite.checkpoints import find
+from easyrec_lite.config import load_config, to_text
 from easyrec_lite.serving import Predictor
 
 # Nothing says what type a column has.
@@ -78,6 +81,13 @@ def test_columns_are_what_training_read_them_as(model_dir: Path, tmp_path: Path)
     np.testing.assert_allclose(experiment.predict(frame)["probs"], together[[0, 2]], rtol=1e-6)
 
 
+def test_a_type_that_nobody_declared_is_told(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("price,phone,user\n1,c7,2.5\n")
+    run = command("predict", "--model_dir", model_dir, "--input_path", tmp_path / "in.csv", "--output_path",
+                  tmp_path / "out.csv")  # fmt: skip
+    assert "'2.5' is not a whole number (INT64), a type inferred from the data; declare another" in refused(run)
+
+
 def test_whole_numbers_beside_empty_cells_are_the_same_words(model_dir: Path, tmp_path: Path) -> None:
     """pandas makes floats of them; a float's own text would be 13800000000.0 or 1.38e+10."""
     words = predict(model_dir, tmp_path, ["2,13800000000,5", "2,,5"])
@@ -99,10 +109,11 @@ KEPT = pa.table(
         "exact": [16777217.0, 0.1, None],
         "at": pa.array([datetime.datetime(2026, 5, 1, 12, 30), None, None], pa.timestamp("us")),
         "list": pa.array([[1, 2], [], None], pa.list_(pa.int64())),
+        "bytes": pa.array([[b"a", None, "é".encode()], [], None], pa.list_(pa.binary())),
         "word": pa.array([b"a,b", "é".encode(), None], pa.binary()),
     }
 )
-NAMES = ["id", "hash", "exact", "at", "list", "word", "user"]
+NAMES = ["id", "hash", "exact", "at", "list", "bytes", "word", "user"]
 
 
 def kept(model_dir: Path, folder: Path, ending: str, **tables: pa.Table) -> Run:
@@ -128,9 +139,11 @@ def test_reserved_columns_are_handed_on_as_they_are(model_dir: Path, tmp_path: P
     assert kept(model_dir, tmp_path, ".csv", a=KEPT).code == 0
     lines = (tmp_path / "out.csv").read_text().splitlines()
     time = "2026-05-01 12:30:00.000000"
-    assert lines[1].startswith(f'1152921504606846977,18446744073709551615,16777217,{time},"1,2","a,b",1,')
-    assert lines[2].startswith(',9223372036854775808,0.1,,"","é",,')
+    assert lines[1].startswith(f'1152921504606846977,18446744073709551615,16777217,{time},"1,2","a,,é","a,b",1,')
+    assert lines[2].startswith(',9223372036854775808,0.1,,"","","é",,')
 
+    frame = er.Experiment.open(model_dir).predict(tmp_path / "a.parquet", keep=["id"])
+    assert frame["id"].tolist() == KEPT["id"].to_pylist()
     frame = er.Experiment.open(model_dir).predict(KEPT.to_pandas(), keep=["hash", "exact", "word"])
     assert frame["hash"].tolist() == [2**64 - 1, 2**63, 0]
     assert frame["exact"].tolist()[:2] == [16777217.0, 0.1]
@@ -149,6 +162,9 @@ def test_files_whose_reserved_columns_differ(model_dir: Path, tmp_path: Path) ->
     message = refused(kept(model_dir, tmp_path, ".parquet", a=KEPT, b=words))
     assert f"{tmp_path}/b.parquet: found string in column 'id'; expected int64, as in the first file" in message
     assert not (tmp_path / "out.parquet").exists()
+    empty = KEPT.set_column(3, "id", pa.nulls(3))
+    assert kept(model_dir, tmp_path, ".parquet", a=empty, b=words).code == 0
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == [None, None, None, "1", "x", "3"]
 
 
 def test_reserved_columns_named_as_predictions(model_dir: Path, tmp_path: Path) -> None:
@@ -177,6 +193,20 @@ def test_another_config_than_the_one_trained_with_is_told(model_dir: Path, tmp_p
     assert "were trained with another config: features[price].max_val was 0.0, is 9.0" in other.err
 
 
+def test_what_the_config_of_a_checkpoint_names_may_be_gone(
+    model_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file of words that was moved, by an edit of the config."""
+    message = load_config(model_dir / "pipeline.config").message
+    message.features[1].ClearField("hash_bucket_size")
+    message.features[1].vocab_file = "moved.txt"
+    checkpoint = find(model_dir)
+    monkeypatch.setattr(type(checkpoint), "config", to_text(message))
+    message.features[1].vocab_file = "words.txt"
+    _runs.warn_of_changes(message, checkpoint)
+    assert "features[phone].vocab_file was 'moved.txt', is 'words.txt'" in capsys.readouterr().err
+
+
 def test_rows_without_a_label_are_bad_rows(model_dir: Path, tmp_path: Path) -> None:
     """A 0 in its place would be learned as if nobody had clicked."""
     rows = [f"{'' if i == 7 else i % 2},{i},a,{i}" for i in range(200)]
@@ -196,3 +226,11 @@ def test_rows_without_a_label_are_bad_rows(model_dir: Path, tmp_path: Path) -> N
     run = command(*flags, "--model_dir", tmp_path / "c")
     assert run.code == 0, run.err
     assert not (tmp_path / "c" / "bad_rows.jsonl").exists()
+
+    # The model has one task, so nothing asks for a second label.
+    rows = [f"{i % 2},{row}" for i, row in enumerate(rows)]
+    (tmp_path / "train.csv").write_text("\n".join(["seen,click,user,phone,price", *rows]) + "\n")
+    (tmp_path / "x.config").write_text(CONFIG.replace('"click"', '["seen", "click"]'))
+    run = command(*flags, "--model_dir", tmp_path / "d")
+    assert run.code == 0, run.err
+    assert not (tmp_path / "d" / "bad_rows.jsonl").exists()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import tensorflow as tf
 from tiny import MODELS, built, columns, encode, rows
 
+from easyrec_lite.models import Targets
 from easyrec_lite.training import Evaluator
 
 
@@ -22,6 +25,23 @@ def test_metrics_are_weighted_where_the_loss_is() -> None:
     plain = evaluated()
     assert weighted["auc_click"] == plain["auc_click"]
     assert weighted["auc_buy"] != plain["auc_buy"]
+
+
+def test_a_loss_of_ones_own_counts_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may have more losses than it says row weights for."""
+    recommender = built(MODELS["multi_tower"], training=False)
+    model = recommender.model
+    frame = rows(50, seed=3)
+    plain = model.task_losses
+
+    def losses(predictions: Mapping[str, tf.Tensor], targets: Targets) -> dict[str, tf.Tensor]:
+        return {**plain(predictions, targets), "own_loss": tf.reduce_mean(predictions["logits"] ** 2)}
+
+    monkeypatch.setattr(model, "task_losses", losses)
+    batch = encode(recommender, frame)
+    whole = float(tf.add_n(list(losses(recommender.predict(batch), batch.targets).values())))
+    dataset = tf.data.Dataset.from_tensor_slices(columns(frame)).batch(20).map(lambda part: (part, ""))
+    assert Evaluator(recommender, dataset)()["loss"] == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,9 @@ class DSSM(Model):
         rows = losses.in_batch_softmax(similarity, item_ids)
         return {_SOFTMAX_LOSS: losses.weighted_mean(rows, self._positives(targets))}
 
-    def row_weights(self, targets: Targets) -> list[tf.Tensor | None]:
+    def row_weights(self, targets: Targets) -> dict[str, tf.Tensor | None]:
         """See Model.row_weights."""
-        return [self._positives(targets)] if self.listwise else super().row_weights(targets)
+        return {_SOFTMAX_LOSS: self._positives(targets)} if self.listwise else super().row_weights(targets)
 
     @property
     def loss_names(self) -> list[str]:
