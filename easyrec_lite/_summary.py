@@ -158,5 +158,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _short(cell: Any) -> str:
+    if isinstance(cell, float) and float(np.float32(cell)) == cell:
+        cell = np.float32(cell)  # as the file has it: 0.2241, not 0.2240999937057495
     text = "" if cell is None else str(cell)
     return text if len(text) <= 20 else f"{text[:17]}..."

@@ -6,6 +6,7 @@ EasyRec has several spellings of the same thing. `canonicalize` leaves one:
 * parquet_*_input becomes *_input_path;
 * `f[1-21]` is written out: in input_fields (with auto_expand_input_fields), shared_names and a group's feature_names;
 * shared_names become features of their own;
+* boundaries are in order;
 * `tf.nn.relu` becomes `relu`;
 * DeepFM's dense_regularization becomes l2_regularization.
 
@@ -41,6 +42,8 @@ def canonicalize(config: pipeline_pb2.EasyRecConfig, root: Node) -> list[Problem
     _expand_input_fields(config, root, problems)
     _clone_shared(config, root, problems)
     _expand_groups(config, root, problems)
+    for feature in config.features:
+        feature.boundaries[:] = sorted(feature.boundaries)
     for _, message in schema.walk(config):
         for field in schema.fields_of(message):
             if (

@@ -159,7 +159,7 @@ def _check_raw(feature: FeatureConfig, path: str, wide_only: bool) -> Iterator[P
 def _check_numbers(feature: FeatureConfig, path: str) -> Iterator[Problem]:
     bounds = list(feature.boundaries)
     if any(left >= right for left, right in itertools.pairwise(bounds)):
-        yield Problem(f"{path}.boundaries", "bounds that are not in order", "numbers that ascend")
+        yield Problem(f"{path}.boundaries", "the same bound twice", "each bound once")
     scaled = feature.HasField("min_val") or feature.HasField("max_val")
     if (scaled and feature.max_val < feature.min_val) or (scaled and feature.max_val == feature.min_val != 0):
         found = f"{feature.max_val:g} with min_val {feature.min_val:g}"

@@ -54,8 +54,9 @@ class Predictor:
         """Predictions `[N]` (vectors `[N, D]`) by name.
 
         Args:
-            rows: a frame; a mapping of columns; a list of rows, each a mapping or, for EasyRec's form, a string of
-                cells joined by the separator of the config. Cells that are left out or empty take the column's default.
+            rows: a frame; a mapping of columns; a list of rows, each a mapping or, for EasyRec's forms, the cells in
+                the order of `columns`: a list, or a string joined by the separator of the config. Cells that are left
+                out or empty take the column's default.
             batch_size: rows a call of the model.
 
         Raises:
@@ -98,8 +99,8 @@ class Predictor:
             if len(set(lengths.values())) > 1:
                 raise PredictionError(f"rows: found columns of different lengths, {lengths}; expected one length.")
             return cells, max(lengths.values(), default=1)
-        if not isinstance(rows, str) and all(isinstance(row, str) for row in rows):
-            split = [self._split(place, str(row)) for place, row in enumerate(rows)]
+        if not isinstance(rows, str) and all(isinstance(row, str | list | tuple) for row in rows):
+            split = [self._in_order(place, row) for place, row in enumerate(rows)]
             return {n: [row[i] if i < len(row) else None for row in split] for i, n in enumerate(names)}, len(split)
         if not isinstance(rows, str) and all(isinstance(row, Mapping) for row in rows):
             # Not by way of a frame, which would make 7.0 of a 7 above an empty cell.
@@ -107,8 +108,9 @@ class Predictor:
             return {name: [row.get(name) for row in rows] for name in known}, len(rows)  # type: ignore[union-attr]
         raise PredictionError(_not_rows(rows))
 
-    def _split(self, place: int, row: str) -> list[str]:
-        cells = row.split(self._separator or ",")
+    def _in_order(self, place: int, row: Any) -> Sequence[Any]:
+        """The cells of a row that doesn't name them, in the order of `columns`."""
+        cells = row.split(self._separator or ",") if isinstance(row, str) else row
         if len(cells) > len(self.columns):
             names = ", ".join(column.name for column in self.columns)
             raise PredictionError(f"rows[{place}]: found {len(cells)} cells; expected {len(self.columns)}: {names}.")
@@ -130,8 +132,8 @@ class Predictor:
 
 def _not_rows(rows: object) -> str:
     return (
-        f"rows: found {type(rows).__name__} {str(rows)[:50]!r}; expected a list of mappings, a list of strings, a"
-        " mapping of columns or a DataFrame."
+        f"rows: found {type(rows).__name__} {str(rows)[:50]!r}; expected a list of mappings, of lists or of"
+        " strings, a mapping of columns or a DataFrame."
     )
 
 

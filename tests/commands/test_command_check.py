@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_runs import EASYREC, Workspace, command, refused
+
+from easyrec_lite._summary import _short
 
 
 def cells(out: str, title: str) -> dict[str, list[str]]:
@@ -68,6 +71,14 @@ def test_the_first_rows(work: Workspace) -> None:
     first = run.out[run.out.index("First rows") :].splitlines()
     assert "***" in first[3]
     assert not work.model_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [(float(np.float32(0.2241)), "0.2241"), (0.2241, "0.2241"), (2.0, "2.0"), (1795451159.5, "1795451159.5"), (7, "7")],
+)
+def test_numbers_look_as_in_the_file(cell: float, text: str) -> None:
+    assert _short(cell) == text
 
 
 @pytest.mark.parametrize("rows", [1, 50])

@@ -111,6 +111,11 @@ def test_activations(written, canonical):
     assert canonical_activation(written) == canonical
 
 
+def test_boundaries_are_put_in_order():
+    config = _canonical('features { input_names: "a" boundaries: [0.5, -1, 0.1] }')
+    assert list(config.features[0].boundaries) == [-1, 0.1, 0.5]
+
+
 def test_dense_regularization_is_l2():
     deepfm = _canonical(
         "model_config { deepfm { dense_regularization: 0.5 l2_regularization: 0.1 } }"

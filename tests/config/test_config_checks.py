@@ -143,7 +143,7 @@ CASES = [
         "two or more",
     ),
     (N, f"{N[:-1]} normalizer_fn: 'lambda x: lgo(x)' }}", "features[n].normalizer_fn", "did you mean 'log'?"),
-    (N, f"{N[:-1]} boundaries: [2, 1] embedding_dim: 4 }}", "features[n].boundaries", "ascend"),
+    (N, f"{N[:-1]} boundaries: [1, 2, 1] embedding_dim: 4 }}", "features[n].boundaries", "each bound once"),
     (N, f"{N[:-1]} boundaries: [1, 2] }}", "features[n].embedding_dim", "width"),
     (N, f"{N[:-1]} min_val: 2 max_val: 1 }}", "features[n].max_val", "above min_val"),
     (N, f"{N[:-1]} num_buckets: 4 embedding_dim: 4 }}", "features[n].num_buckets", "min_val and max_val"),

@@ -72,6 +72,8 @@ def test_no_rows(predictor: Predictor) -> None:
 def test_strings_for_an_export_with_an_input_a_column(predictor: Predictor) -> None:
     assert [column.name for column in predictor.columns] == ["user", "gender", "age", "item", "price", "tags"]
     assert_same(predictor.predict(["3,f,0.5,4,2.5,1|2"]), predictor.predict([ROW]))
+    assert_same(predictor.predict([[3, "f", 0.5, 4, 2.5, ["1", "2"]]]), predictor.predict([ROW]))
+    assert_same(predictor.predict([(3, "f", 0.5), [3, "f", 0.5, None]]), predictor.predict(["3,f,0.5", "3,f,0.5,"]))
     assert_same(predictor.predict(["3,f,0.5"]), predictor.predict([{"user": 3, "gender": "f", "age": 0.5}]))
 
 
@@ -100,6 +102,7 @@ def test_strings_for_an_export_with_an_input_a_column(predictor: Predictor) -> N
         ((row for row in [ROW]), r"rows: found generator .*; expected a list of mappings"),
         ([ROW, "3,f"], r"rows: found list .*; expected a list of mappings"),
         (["3,f,0.5,4,2.5,1|2,9"], r"rows\[0\]: found 7 cells; expected 6: user, gender"),
+        ([[3, "f", 0.5, 4, 2.5, "1|2", 9]], r"rows\[0\]: found 7 cells; expected 6: user, gender"),
     ],
 )
 def test_rows_that_cannot_be_used(predictor: Predictor, rows: Any, message: str) -> None:
