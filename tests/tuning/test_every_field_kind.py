@@ -25,6 +25,7 @@ RESPELT = {
     "parquet_train_input",
     "parquet_eval_input",
     "dense_regularization",
+    "boundaries",
     "auto_expand_input_fields",
 }
 
