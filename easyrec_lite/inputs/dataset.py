@@ -7,7 +7,7 @@ split by `StringSplitV2`.
 Measured (2 cores, TF 2.21), CPU time a batch of 4,096 rows: of the ways to make tf.string tensors of 20 Arrow columns
 of short text, this one took 2.8 ms, Python bytes objects 4.6, a serialised TensorProto with `tf.io.parse_tensor` 10.
 For 20 columns of numbers and two of lists (ten values a row), shuffling took 0.8 ms, packing 0.2, `from_generator`
-0.5, and unpacking 0.5; decoding Parquet comes on top. tools/bench/inputs.py measures the whole.
+0.5, and unpacking 0.5; decoding Parquet comes on top. `tools.bench.inputs` measures the whole.
 """
 
 from __future__ import annotations

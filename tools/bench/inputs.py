@@ -1,6 +1,6 @@
-"""Measures reading alone: rows a second and CPU time a row, by format, through `as_dataset`.
+"""Reading alone: rows a second and CPU time a row, by format, through `as_dataset`.
 
-    python tools/bench/inputs.py [--rows 400000] [--batch-size 4096] [--formats csv parquet_numbers]
+    python -m tools.bench.inputs [--rows 400000] [--formats csv parquet_numbers] [--rounds 5]
 
 Rows have 12 int64 and 8 float columns beside, by format:
 
@@ -8,18 +8,20 @@ Rows have 12 int64 and 8 float columns beside, by format:
 * parquet_numbers, frame: two columns of int64 lists of 0 to 20 values;
 * parquet_text: 8 columns of text.
 
-CPU time is that of the whole process over all threads, while nothing else is done with the batches.
+CPU time is that of the whole process over all threads, while nothing else is done with the batches. The formats are
+read in turn, once to warm up and then `--rounds` times; medians with quartiles.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -27,11 +29,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
+import tensorflow as tf
 
 from easyrec_lite.inputs import Source, as_dataset, open_source
 from easyrec_lite.protos import data_pb2
+from easyrec_lite.terminal import main_guard, table
+from tools.bench import _common
 
 
 def numbers(rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
@@ -81,8 +84,8 @@ def parquet_text(folder: Path, rows: int, rng: np.random.Generator, batch_size: 
 
 
 def frame(folder: Path, rows: int, rng: np.random.Generator, batch_size: int) -> Source:
-    table = pa.table(numbers(rows, rng) | lists(rows, rng)).to_pandas()
-    return open_source(data_pb2.DatasetConfig(), table, batch_size=batch_size)
+    rows_in_memory = pa.table(numbers(rows, rng) | lists(rows, rng)).to_pandas()
+    return open_source(data_pb2.DatasetConfig(), rows_in_memory, batch_size=batch_size)
 
 
 FORMATS: dict[str, Callable[[Path, int, np.random.Generator, int], Source]] = {
@@ -94,35 +97,73 @@ FORMATS: dict[str, Callable[[Path, int, np.random.Generator, int], Source]] = {
 }
 
 
-def measure(source: Source) -> tuple[float, float, float]:
-    """Rows a second, CPU microseconds a row, and CPU milliseconds a batch; the second pass over the data counts."""
-    dataset = as_dataset(source)
-    for _ in dataset:
-        pass
+class Pass(NamedTuple):
+    """One reading of all rows."""
+
+    rows: int
+    batches: int
+    seconds: float
+    cpu_seconds: float
+
+
+def read(dataset: tf.data.Dataset) -> Pass:
+    """Reads all rows once."""
     rows = batches = 0
     wall, cpu = time.perf_counter(), time.process_time()
     for columns, _ in dataset:
         rows, batches = rows + int(columns["i0"].shape[0]), batches + 1
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return rows / wall, cpu / rows * 1e6, cpu / batches * 1e3
+    return Pass(rows, batches, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--batch-size", type=int, default=4096)
+class Result(NamedTuple):
+    """What reading a format takes."""
+
+    format: str
+    rows_per_second: _common.Spread
+    cpu_us_per_row: _common.Spread
+    cpu_ms_per_batch: _common.Spread
+
+
+def measure_all(formats: Sequence[str], rows: int, batch_size: int, rounds: int) -> list[Result]:
+    """Reads the formats in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        datasets = {}
+        for name in formats:
+            own = Path(folder, name)
+            own.mkdir()
+            datasets[name] = as_dataset(FORMATS[name](own, rows, np.random.default_rng(0), batch_size))
+            read(datasets[name])
+        passes = [{name: read(dataset) for name, dataset in datasets.items()} for _ in range(rounds)]
+    return [
+        Result(
+            name,
+            _common.Spread.of(one[name].rows / one[name].seconds for one in passes),
+            _common.Spread.of(one[name].cpu_seconds / one[name].rows * 1e6 for one in passes),
+            _common.Spread.of(one[name].cpu_seconds / one[name].batches * 1e3 for one in passes),
+        )
+        for name in formats
+    ]
+
+
+@main_guard
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = _common.parser("inputs", __doc__)
+    parser.add_argument("--rows", type=int, default=400_000, metavar="N")
+    parser.add_argument("--batch_size", type=int, default=4096, metavar="N")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    options = parser.parse_args()
-    table = Table(
-        "format", "rows/s", "CPU us/row", "CPU ms/batch", title=f"{options.rows} rows, batch {options.batch_size}"
-    )
-    for name in options.formats:
-        with tempfile.TemporaryDirectory() as folder:
-            source = FORMATS[name](Path(folder), options.rows, np.random.default_rng(0), options.batch_size)
-            speed, row, batch = measure(source)
-        table.add_row(name, f"{speed:,.0f}", f"{row:.2f}", f"{batch:.2f}")
-    Console().print(table)
+    parser.add_argument("--rounds", type=int, default=5, help="readings of each format")
+    flags = parser.parse_args(argv)
+    results = measure_all(flags.formats, flags.rows, flags.batch_size, flags.rounds)
+    columns = ("format", "thousand rows/s", "CPU us/row", "CPU ms/batch")
+    lines = [
+        (one.format, one.rows_per_second.scaled(1e-3).text(0), one.cpu_us_per_row.text(), one.cpu_ms_per_batch.text(1))
+        for one in results
+    ]
+    table(f"Reading {flags.rows:,} rows in batches of {flags.batch_size:,}, median (quartiles)", columns, lines)
+    _common.keep(flags.json, "inputs", [one._asdict() for one in results])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
