@@ -24,7 +24,6 @@ rows, switched on and off in turn (see `_switching`): the median of all ratios, 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import math
@@ -38,6 +37,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -50,6 +50,7 @@ from easyrec_lite.features import Ids, Profile, Statistics
 from easyrec_lite.protos import stream_pb2
 from easyrec_lite.streaming.drift import Detector, Measurement, WatchedBatch, WindowFacts
 from easyrec_lite.terminal import main_guard, table
+from tools.bench import _common
 from tools.bench._cases import Case, config_of, write_rows
 from tools.bench._common import Spread
 from tools.bench._rates import cpu_ratios, ratios
@@ -206,6 +207,22 @@ def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
     return high
 
 
+def detection(seeds: int, clean_rows: int, data: str, *, tuning: bool) -> list[Result]:
+    """Measures the populations, side by side; those that thresholds were chosen on, or those that are reported."""
+    populations = TUNING_SEEDS if tuning else REPORTED_SEEDS
+    own = [1000 * populations[0] + number for number in range(seeds)]
+    if data:
+        jobs = [Job(populations[0], tuple(own), 0, data)]
+    else:
+        stream = -(-clean_rows // len(populations) // WINDOW) * WINDOW
+        jobs = [
+            Job(population, tuple(own[place :: len(populations)]), stream)
+            for place, population in enumerate(populations)
+        ]
+    with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
+        return list(pool.map(measure, jobs))
+
+
 def report(results: Sequence[Result]) -> None:
     """Prints the figures."""
     trials = [trial for result in results for trial in result.trials]
@@ -242,8 +259,8 @@ def report(results: Sequence[Result]) -> None:
     print(f"{sum(result.seconds for result in results):.0f} s of work")
 
 
-def cost(batches: int = 48, rounds: int = 7) -> None:
-    """Prints CPU time of the detector, a row."""
+def cost(batches: int = 48, rounds: int = 7) -> dict[str, Spread]:
+    """Prints CPU time of the detector, microseconds a row, by reference, and returns it."""
     case = Case(rows=batches * Case.batch)
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder) / "rows.parquet", case)
@@ -261,7 +278,7 @@ def cost(batches: int = 48, rounds: int = 7) -> None:
     for batch in watched[: batches // 2]:
         seen.update(batch.encoded, batch.labels, batch.times)
     profile = Profile.from_json(seen.to_json())
-    lines = []
+    found = {}
     for kind, config, reference in (
         ("statistics", stream_pb2.DriftConfig(reference_statistics="statistics.json"), profile),
         ("first windows", stream_pb2.DriftConfig(), None),
@@ -277,8 +294,10 @@ def cost(batches: int = 48, rounds: int = 7) -> None:
                     detector.end_window(WindowFacts(0, 3 * case.batch, 0, 3, span, {0: 3, 1: 3}))
             if number:  # the first learns
                 spent.append((time.process_time() - began) / (batches * case.batch) * 1e6)
-        lines.append((kind, f"{statistics.median(spent):.2f}", f"{min(spent):.2f}", f"{max(spent):.2f}"))
-    table("CPU microseconds a row, 20 id features", ("reference", "median", "least", "most"), lines)
+        found[kind] = Spread.of(spent)
+    lines = [(kind, spread.text()) for kind, spread in found.items()]
+    table("CPU microseconds a row, 20 id features, median (quartiles)", ("reference", "CPU us/row"), lines)
+    return found
 
 
 def _config(data: Path, folder: Path) -> PipelineConfig:
@@ -286,8 +305,8 @@ def _config(data: Path, folder: Path) -> PipelineConfig:
     return config_of("MultiTower", Case(), data, folder, edits)
 
 
-def throughput(pairs: int, copies: int) -> None:
-    """Prints what the monitor leaves of the rate of training."""
+def throughput(pairs: int, copies: int) -> list[Pair]:
+    """Prints what the monitor leaves of the rate of training, and returns the turns."""
 
     def show(pair: Pair) -> None:
         print(f"off: {pair.off}, on: {pair.on}", file=sys.stderr)
@@ -307,40 +326,32 @@ def throughput(pairs: int, copies: int) -> None:
     table(f"MultiTower, {pairs} pairs of turns in each of {copies} processes, median (quartiles)", heads, lines)
     by_copy = [ratios(on[n : n + pairs], off[n : n + pairs]).median for n in range(0, len(found), pairs)]
     print(f"median rate by process: {', '.join(f'{median:.3f}' for median in by_copy)}")
+    return found
 
 
 @main_guard
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.bench.drift", description="How well drift is found.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = _common.parser("drift", __doc__)
     add = parser.add_argument
-    add("--data", default="", help="folder of tools.data.taobao_like (default: rows are made)")
-    add("--seeds", type=int, default=20, help="drifts of each kind (default: %(default)s)")
-    add("--clean_rows", type=int, default=5_000_000, help="(default: %(default)s)")
+    add("--data", default="", metavar="DIR", help="folder of tools.data.taobao_like (default: rows are made)")
+    add("--seeds", type=int, default=20, metavar="N", help="drifts of each kind (%(default)s)")
+    add("--clean_rows", type=int, default=5_000_000, metavar="N", help="of all streams together (%(default)s)")
     add("--tuning", action="store_true", help="on the seeds that thresholds were chosen on")
     add("--cost", action="store_true", help="measure the cost instead")
     add("--throughput", action="store_true", help="measure what it leaves of the rate of training instead")
-    add("--pairs", type=int, default=12, help="of --throughput, turns in each process (default: %(default)s)")
-    add("--copies", type=int, default=3, help="of --throughput, processes (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if options.throughput:
-        throughput(options.pairs, options.copies)
-        return 0
-    if options.cost:
-        cost()
-        return 0
-    populations = TUNING_SEEDS if options.tuning else REPORTED_SEEDS
-    seeds = [1000 * populations[0] + number for number in range(options.seeds)]
-    if options.data:
-        jobs = [Job(populations[0], tuple(seeds), 0, options.data)]
+    add("--pairs", type=int, default=12, metavar="N", help="of --throughput, turns in each process (%(default)s)")
+    add("--copies", type=int, default=3, metavar="N", help="of --throughput, processes (%(default)s)")
+    flags = parser.parse_args(argv)
+    results: Any
+    if flags.throughput:
+        results = throughput(flags.pairs, flags.copies)
+    elif flags.cost:
+        results = cost()
     else:
-        stream = -(-options.clean_rows // len(populations) // WINDOW) * WINDOW
-        jobs = [
-            Job(population, tuple(seeds[place :: len(populations)]), stream)
-            for place, population in enumerate(populations)
-        ]
-    with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        report(list(pool.map(measure, jobs)))
+        results = detection(flags.seeds, flags.clean_rows, flags.data, tuning=flags.tuning)
+        report(results)
+    _common.keep(flags.json, "drift", results)
     return 0
 
 

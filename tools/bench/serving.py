@@ -19,7 +19,6 @@ the count** is the measured speed-up, of p50, by the counted one; **by CPU** the
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import sys
@@ -44,6 +43,7 @@ from easyrec_lite.serving.costs import Cost, by_type
 from easyrec_lite.serving.graph_part import observed_shapes
 from easyrec_lite.serving.user_cache import CacheOptions
 from easyrec_lite.terminal import main_guard, table
+from tools.bench import _common
 
 _USER, _ITEM = [f"u{i}" for i in range(16)], [f"i{i}" for i in range(10)]
 _IDS, _WIDTH = 100_000, 16
@@ -264,14 +264,17 @@ def report(model: str, result: Result) -> None:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = _common.parser("serving", __doc__)
     parser.add_argument("--models", nargs="+", choices=sorted(_MODELS), default=list(_MODELS))
-    parser.add_argument("--items", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each model")
-    options = parser.parse_args(argv)
-    for model in options.models:
+    parser.add_argument("--items", type=int, default=500, metavar="N", help="of a request (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="for each model (%(default)s)")
+    flags = parser.parse_args(argv)
+    results = {}
+    for model in flags.models:
         with tempfile.TemporaryDirectory() as directory:
-            report(model, measure(model, options.items, options.seconds, Path(directory) / "1"))
+            results[model] = measure(model, flags.items, flags.seconds, Path(directory) / "1")
+        report(model, results[model])
+    _common.keep(flags.json, "serving", results)
     return 0
 
 
