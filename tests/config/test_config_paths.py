@@ -1,7 +1,5 @@
 """The path grammar: what paths lead to, setting it, overrides, and the place of a field."""
 
-import contextlib
-
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
@@ -36,10 +34,14 @@ model_config {
 """
 
 
-@pytest.fixture
-def config():
+def _config():
     return text_format.Parse(_TEXT.replace("params { units: [64, 32] inner { rate: 0.5 } }", "")
                              , pipeline_pb2.EasyRecConfig())  # fmt: skip
+
+
+@pytest.fixture
+def config():
+    return _config()
 
 
 def _paths(config, path):
@@ -121,10 +123,23 @@ def test_wrong_paths(config, path, found, hint):
     assert (problem.found, problem.hint) == (found, hint)
 
 
-@given(st.text(max_size=30))
-def test_any_text_as_a_path(text):
-    with contextlib.suppress(ConfigError):
-        find(pipeline_pb2.EasyRecConfig(), text)
+_PIECES = [
+    "features", "model_dir", "eval_config", "metrics_set", "embedding_dim", "boundaries", "input_names",
+    ".", "[", "]", "a", "c [x]", '"', "*", ":", "-1", "0", "1", ">=", "=", " ",
+]  # fmt: skip
+_scraps = st.lists(st.sampled_from(_PIECES), max_size=10).map("".join)
+
+
+@given(st.text(max_size=30) | _scraps)
+def test_any_text_leads_back_to_what_it_leads_to_or_is_refused(text):
+    config = _config()
+    try:
+        targets = find(config, text)
+    except ConfigError as refusal:
+        (problem,) = refusal.problems
+        assert "" not in (problem.found, problem.expected)
+    else:
+        assert [_paths(config, target.path) for target in targets] == [[target.path] for target in targets]
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable()))
@@ -247,11 +262,17 @@ def test_all_wrong_overrides_at_once(config):
     st.text(max_size=30),
     st.sampled_from(["model_dir", "features[a]", "features", "train_config.num_steps", "eval_config"]),
 )
-def test_any_text_as_an_override(value, path):
+def test_any_text_is_set_or_is_refused_by_its_place(value, path):
     config = pipeline_pb2.EasyRecConfig()
     config.features.add(feature_name="a")
-    with contextlib.suppress(ConfigError):
-        apply_overrides(config, [f"{path}={value}"])
+    override = f"{path}={value}"
+    try:
+        apply_overrides(config, [override])
+    except ConfigError as refusal:
+        places = {problem.file for problem in refusal.problems}
+        assert places == {f"override {override}"}
+    else:
+        assert text_format.Parse(text_format.MessageToString(config), pipeline_pb2.EasyRecConfig()) == config
 
 
 def test_locate(tmp_path):
